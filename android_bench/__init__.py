@@ -1,0 +1,1 @@
+"""Measure `.tflite` files on devices: this computer first, Android phones next. Imports nothing from tfcompress."""
