@@ -1,0 +1,252 @@
+"""In goes a Keras model, out comes a Keras model: ``compress`` before training, ``strip`` after it."""
+
+import re
+import warnings
+
+import keras
+import numpy as np
+
+from tfcompress.chain import Chain
+from tfcompress.layout import kernels
+from tfcompress.method import Method
+from tfcompress.wrapper import Compressed, read
+
+
+def is_graph(model):
+    """Whether ``model`` is Functional or Sequential: its layers and their connections are known."""
+    return isinstance(model, keras.Sequential) or any(c.__name__ == "Functional" for c in type(model).__mro__)
+
+
+def check_model(model):
+    """Raise one clear error for anything that is not a built Keras 3 Functional or Sequential model."""
+    if type(model).__module__.startswith("tf_keras"):
+        raise ValueError(
+            f"Received a tf_keras (Keras 2) model '{model.name}'. Use tfcompress.legacy.prune / quantize_aware / cluster "
+            "for it, or bring it over with tfcompress.from_tf_keras(model).")
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"Expected a Keras model. Received: {type(model).__name__}.")
+    if not is_graph(model):
+        raise ValueError(
+            f"Model '{model.name}' is subclassed ({type(model).__name__}): its graph is not known, so its layers can't be "
+            "replaced. Build it with the functional API, e.g. x = keras.Input(...); keras.Model(x, layers(x)).")
+    if not model.built:
+        raise ValueError(f"Model '{model.name}' is not built. Give it an Input, or call model.build(input_shape) first.")
+
+
+def leaves(model, prefix=""):
+    """``[(path, layer)]`` of a model's layers, nested models opened, each layer once.
+
+    The path is the chain of owners, ``"encoder/dense"``: ``layer.path`` alone collides between sub-models.
+    """
+    found, seen = [], set()
+
+    def walk(owner, prefix):
+        for layer in owner.layers:
+            if id(layer) in seen:
+                continue
+            seen.add(id(layer))
+            if isinstance(layer, keras.Model):
+                walk(layer, f"{prefix}{layer.name}/")
+            else:
+                found.append((prefix + layer.name, layer))
+
+    walk(model, prefix)
+    return found
+
+
+def compressed_tensors(model):
+    """``[(tensor path, Compressed layer, key)]`` of a compressed model, in layer order."""
+    return [(f"{path}/{key}", layer, key) for path, layer in leaves(model) if isinstance(layer, Compressed)
+            for key in layer.methods]
+
+
+def head(model):
+    """The ids of the layers whose kernels make the model's outputs: no other kernel comes behind them.
+
+    Pruning filters there would remove classes, so ``compress`` leaves them out unless a rule names them.
+    """
+    found = set()
+    if isinstance(model, keras.Sequential):
+        ends = [model.layers[-1]] if model.layers else []
+    else:
+        ends = [t._keras_history.operation for t in keras.tree.flatten(model.outputs)]
+    seen, stack = set(), list(ends)
+    while stack:
+        layer = stack.pop()
+        if id(layer) in seen:
+            continue
+        seen.add(id(layer))
+        if isinstance(layer, keras.Model) and is_graph(layer):
+            found |= head(layer)
+        elif isinstance(layer, keras.layers.Layer) and kernels(layer):
+            found.add(id(layer))
+        elif isinstance(model, keras.Sequential):
+            index = [id(x) for x in model.layers].index(id(layer))
+            stack.extend(model.layers[index - 1:index] if index else [])
+        else:
+            own = {id(op) for op in model.operations}
+            for node in layer._inbound_nodes:
+                stack.extend(t._keras_history.operation for t in node.input_tensors
+                             if id(t._keras_history.operation) in own)
+    return found
+
+
+def _plain(layer):
+    return layer.layer if isinstance(layer, Compressed) else layer
+
+
+def copy_layer(layer):
+    """A copy of ``layer`` with its weights, seeds included, built as the original was."""
+    copy = type(layer).from_config(layer.get_config())
+    if layer.built and not copy.built:
+        config = layer.get_build_config()
+        if config is not None:
+            copy.build_from_config(config)
+        copy.built = True
+    if len(copy.variables) == len(layer.variables):      # layers without a build config are built when called
+        for old, new in zip(layer.variables, copy.variables, strict=True):
+            new.assign(read(old))
+    return copy
+
+
+def _plan(model, rules, include_head):
+    """``{id(layer): {key: new Method}}``. The first rule that matches a layer's or tensor's path wins."""
+    explicit = not isinstance(rules, Method)
+    rules = list(rules) if explicit else [(".*", rules)]
+    for rule in rules:
+        if not (isinstance(rule, (tuple, list)) and len(rule) == 2 and isinstance(rule[1], Method)):
+            raise ValueError("`rules` is a Method, or a list of (regex on the layer's path, Method). "
+                             f"Received the rule: {rule!r}.")
+    spared = set() if explicit or include_head else head(model)
+    plan, used, known = {}, set(), []
+    for path, layer in leaves(model):
+        found = kernels(_plain(layer))
+        known += [path] if found else []
+        for key in found:
+            for i, (pattern, method) in enumerate(rules):
+                if re.fullmatch(pattern, path) or re.fullmatch(pattern, f"{path}/{key}"):
+                    used.add(i)
+                    if id(layer) not in spared:
+                        plan.setdefault(id(layer), {})[key] = method
+                    break
+    unused = [pattern for i, (pattern, _) in enumerate(rules) if i not in used]
+    if unused:
+        raise ValueError(f"These rules matched no layer: {unused}. Layers that can be compressed: {known}.")
+    if not plan:
+        raise ValueError(f"Nothing is left to compress: the only layers with kernels are the head, {known}. "
+                         "Pass include_head=True, or a rule that names them.")
+    return plan
+
+
+def compress(model, rules, *, include_head=False):
+    """A copy of ``model`` whose kernels pass through methods while it trains.
+
+    Args:
+        model: a built Functional or Sequential model; its weights are copied. It may be compressed already: then the
+            new method is chained behind the old one, whose state is kept.
+        rules: a ``Method`` for every kernel but the head's, or ``[(regex, Method), ...]`` matched in full against the
+            layer's path (``"encoder/conv1"``) or the tensor's (``"lstm/lstm_cell/recurrent_kernel"``); the first match wins.
+        include_head: with a plain ``Method``, also compress the layers that make the model's outputs.
+
+    Returns:
+        A Keras model with the same inputs, outputs and numbers of units. Compile and fit it with a
+        ``CompressionCallback``, then ``strip`` it.
+
+    Raises:
+        ValueError: a rule that matches nothing, a subclassed, unbuilt or tf_keras model.
+
+    >>> import keras
+    >>> from tfcompress import Polynomial, Prune, compress, strip
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, name="hidden"), keras.layers.Dense(2, name="out")])
+    >>> small = compress(model, Prune(Polynomial(0.75, begin=0, end=100)))
+    >>> [type(layer).__name__ for layer in small.layers]
+    ['Compressed', 'Dense']
+    >>> compress(model, [("cnv.*", Prune(Polynomial(0.75, 0, 100)))])
+    Traceback (most recent call last):
+    ValueError: These rules matched no layer: ['cnv.*']. Layers that can be compressed: ['hidden', 'out'].
+    """
+    check_model(model)
+    plan = _plan(model, rules, include_head)
+
+    def wrap(layer):
+        inner = copy_layer(_plain(layer))
+        old = layer.methods if isinstance(layer, Compressed) else {}
+        methods = {key: Chain((old[key], method)) if key in old else method
+                   for key, method in plan.get(id(layer), {}).items()}
+        methods = {**old, **methods}
+        if not methods:
+            return inner
+        new = _rebuild(layer, inner, methods)
+        for key in old:
+            _carry(layer, new, key)
+        return new
+
+    return clone(model, wrap)
+
+
+def _rebuild(layer, inner, methods):
+    """``Compressed(inner, methods)``, of the same class and options as ``layer`` where that is one already."""
+    if isinstance(layer, Compressed):
+        config = {**layer.get_config(), "methods": {}}
+        new = type(layer).from_config(config)
+        new.layer, new.methods = inner, methods
+    else:
+        new = Compressed(inner, methods)
+    new.build_from_config({"layer": None} if not isinstance(layer, Compressed) else layer.get_build_config())
+    return new
+
+
+def _carry(layer, new, key):
+    """State of the methods that were there already; what came new starts from the weights they leave."""
+    was, now = layer.methods[key], new.methods[key]
+    values = layer.values(key)
+    if was != now:
+        count = len(was.methods) if isinstance(was, Chain) else 1
+        values = values if count > 1 else {f"0.{name}": value for name, value in values.items()}
+        tail = Chain(now.methods[count:]).init(layer.baked(key, canonical=True))
+        values |= {f"{int(i) + count}.{name}": v for i, name, v in ((*k.split(".", 1), v) for k, v in tail.items())}
+    new.write(key, values)
+
+
+def clone(model, copy):
+    """A copy of a Functional or Sequential model, nested models opened, each layer replaced by ``copy(layer)`` once."""
+    compiled, model.compiled = model.compiled, False     # the old optimizer belongs to the old variables
+    try:
+        new = keras.models.clone_model(model, clone_function=copy, recursive=True)
+    finally:
+        model.compiled = compiled
+    for (_, old), (_, layer) in zip(leaves(model), leaves(new), strict=True):
+        if not isinstance(layer, Compressed):            # built only now, when the graph called it
+            for source, target in zip(_plain(old).variables, layer.variables, strict=True):
+                target.assign(read(source))
+            if isinstance(old, Compressed):
+                bake(old, layer)
+    return new
+
+
+def bake(old, layer):
+    """Write the compressed weights of ``old`` (``Compressed``) into the plain ``layer``."""
+    found = kernels(layer)
+    for key in old.methods:
+        found[key][0].assign(old.baked(key))
+
+
+def strip(model):
+    """A plain Keras model holding the compressed weights: no wrapper, no state, nothing of tfcompress left.
+
+    Warns where a method that works between steps was never run, i.e. the callback was forgotten.
+    """
+    check_model(model)
+    idle = [path for path, layer, key in compressed_tensors(model) if _never_updated(layer, key)]
+    if idle:
+        warnings.warn(f"Nothing was done to {idle}: their methods work between steps. "
+                      "Pass callbacks=[tfcompress.CompressionCallback()] to fit.", stacklevel=2)
+    return clone(model, lambda layer: copy_layer(_plain(layer)))
+
+
+def _never_updated(layer, key):
+    method = layer.methods[key]
+    if not method.milestones:
+        return False
+    fresh, now = method.init(layer.latent(key)), layer.values(key)
+    return all(np.array_equal(now[name], np.asarray(value, "float32")) for name, value in fresh.items())

@@ -1,0 +1,1 @@
+"""Pruning: a criterion scores weights, a granularity turns scores into masks, a schedule says how many."""
