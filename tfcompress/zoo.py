@@ -65,7 +65,7 @@ def image_mobilenet(input_shape=(28, 28, 1), classes=10, *, blocks=6, width=96, 
     for _ in range(blocks):
         shortcut = x
         x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, depthwise_initializer=_he(seeds))(x)
-        x = layers.ReLU()(layers.BatchNormalization()(x))
+        x = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
         x = _conv_bn(x, width, 1, relu=False, seeds=seeds, rank=2)
         x = layers.ReLU()(layers.Add()([x, shortcut]))
     x = layers.GlobalAveragePooling2D()(x)
@@ -113,7 +113,7 @@ def _he(seeds):
 def _conv_bn(x, filters, kernel, *, strides=1, relu=True, seeds, rank):
     conv = layers.Conv1D if rank == 1 else layers.Conv2D
     x = conv(filters, kernel, strides, padding="same", use_bias=False, kernel_initializer=_he(seeds))(x)
-    x = layers.BatchNormalization()(x)
+    x = layers.BatchNormalization(momentum=0.9)(x)
     return layers.ReLU()(x) if relu else x
 
 

@@ -1,0 +1,45 @@
+"""`Recipe`: how a net is trained, as data; `RECIPES` holds the ones that the study uses."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Hyper-parameters of one training; `training.fit` reads them. `dataclasses.replace` makes variants.
+
+    epochs, batch_size: an epoch is `samples` draws (None: as many as there are examples).
+    learning_rate: peak of Adam; falls to 0 along a half cosine, or stays ("constant"). weight_decay > 0: AdamW.
+    balance: examples are drawn with class probability ~ count ** (1 - balance): 0 = as they come, each once an epoch;
+        0.5 = square root; 1 = all classes equally often.
+    label_smoothing: share of the target that is spread over all classes.
+    shift: most samples (pixels) by which an example is moved, either way, along each axis but the last.
+    scale, noise, wander: deviation of a random gain, of white noise, and of a slow random wave (one sine over the
+        first axis), in units of the input; 0 = none. They touch the first `noisy_channels` channels only (None: all).
+    """
+
+    epochs: int
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    schedule: str = "cosine"
+    weight_decay: float = 0.0
+    samples: int | None = None
+    balance: float = 0.0
+    label_smoothing: float = 0.0
+    shift: int = 0
+    scale: float = 0.0
+    noise: float = 0.0
+    wander: float = 0.0
+    noisy_channels: int | None = None
+
+    def __post_init__(self):
+        if self.schedule not in ("cosine", "constant"):
+            raise ValueError(f"schedule={self.schedule!r}; expected 'cosine' or 'constant'.")
+        if self.epochs < 1 or self.batch_size < 1 or self.learning_rate <= 0 or not 0 <= self.balance <= 1:
+            raise ValueError(f"{self}: expected epochs >= 1, batch_size >= 1, learning_rate > 0, 0 <= balance <= 1.")
+
+
+RECIPES = {
+    "digits": Recipe(epochs=15, batch_size=64, learning_rate=2e-3, shift=2),
+    "ecg_cnn": Recipe(epochs=10, batch_size=128, learning_rate=1e-3, balance=0.5),
+    "ecg_resnet": Recipe(epochs=10, batch_size=128, learning_rate=1e-3, balance=0.5),
+}
