@@ -160,7 +160,11 @@ class Compressed(keras.layers.Wrapper):
 
     # ---- behaving as the layer ------------------------------------------------------------------------------------
     def call(self, *args, **kwargs):
-        with _Substitute([(self.slots[key].latent, self.effective(key)) for key in self.methods]) as scope:
+        return self.call_with([(self.slots[key].latent, self.effective(key)) for key in self.methods], *args, **kwargs)
+
+    def call_with(self, mapping, *args, **kwargs):
+        """Call the inner layer while it reads other tensors in place of variables: ``mapping = [(variable, tensor)]``."""
+        with _Substitute(mapping) as scope:
             outputs = self.layer(*args, **kwargs)
         scope.replay(self)
         return outputs
