@@ -1,0 +1,41 @@
+"""The grid of methods.md H: 17 + 1 cells, in order."""
+
+import pytest
+
+from tfcompress.study.grid import SECOND_SIX, Prune, Quantize, cells
+from tfcompress.study.presets import PRESETS, StudyConfig
+
+IDS = "C0 P70 P80 P90 Q16 Q8 P70Q16 P70Q8 P80Q16 P80Q8 P90Q16 P90Q8 Q16P70 Q16P80 Q16P90 Q8P70 Q8P80 Q8P90"
+
+
+def test_ids_and_order():
+    assert " ".join(cell.id for cell in cells()) == IDS
+
+
+@pytest.mark.parametrize("second_six", SECOND_SIX)
+def test_17_and_one_control_all_different(second_six):
+    grid = cells(second_six)
+    assert len({cell.id for cell in grid}) == len({(cell.steps, cell.distilled) for cell in grid}) == 18
+    assert [cell.id for cell in grid if not cell.steps] == ["C0"]
+    assert [cell.id for cell in grid if not cell.trains] == ["C0", "Q16", "Q8"]
+
+
+def test_the_order_of_the_steps():
+    by_id = {cell.id: cell for cell in cells()}
+    assert by_id["P90Q8"].steps == (Prune(0.9), Quantize(8))
+    assert by_id["Q8P90"].steps == (Quantize(8, in_training=True), Prune(0.9))
+    assert {cell.precision for cell in cells()} == {"float32", "float16", "int8"}
+
+
+def test_unknown_second_six():
+    with pytest.raises(ValueError, match="received 'magic', expected one of reversed_order, qat, kd"):
+        cells("magic")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_goes_through_json(name):
+    import json
+
+    config = PRESETS[name]
+    assert config.name == name
+    assert StudyConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config

@@ -1,0 +1,1 @@
+"""The study: 17 variants and a control, made, measured and reported."""

@@ -1,0 +1,126 @@
+"""What a study is, as data, and the studies that come with the toolkit."""
+
+import dataclasses
+from dataclasses import dataclass, field, replace
+
+from tfcompress.recipes import RECIPES, Recipe
+
+from .grid import Cell, cells
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """One data set, one net, 18 cells. `dataclasses.replace(PRESETS["digits"], seed=1)` makes another one.
+
+    name, title: the folder's and the report's.
+    dataset, dataset_options: for `datasets.load`. examples: use this many of each split at most (None: all).
+    model, model_options: for `zoo.build`.
+    control: how the base net is trained. fine_tune: how each cell is trained from it; a cell that quantizes in training
+        has half of these epochs for that, before it prunes.
+    learning_rates: each trained cell is trained with each of them; the best on the validation split is kept.
+    pick_by: "loss" (cross-entropy) or "macro_f1", of the `.tflite` file on the validation split.
+    calibration: samples from the training split, drawn evenly over the classes, that set the int8 ranges; each number
+        is tried, the best on the validation split is kept.
+    second_six: "reversed_order", "qat" or "kd", see `grid.cells`.
+    """
+
+    name: str
+    title: str
+    dataset: str
+    model: str
+    control: Recipe
+    fine_tune: Recipe
+    learning_rates: tuple[float, ...] = (1e-3, 3e-4)
+    pick_by: str = "loss"
+    calibration: tuple[int, ...] = (500,)
+    second_six: str = "reversed_order"
+    seed: int = 0
+    examples: int | None = None
+    dataset_options: dict = field(default_factory=dict)
+    model_options: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.pick_by not in ("loss", "macro_f1"):
+            raise ValueError(f"Unknown pick_by: received {self.pick_by!r}, expected 'loss' or 'macro_f1'.")
+        if not self.learning_rates or not self.calibration:
+            raise ValueError("Expected at least one of learning_rates and one of calibration. Received none.")
+        self.cells()
+
+    def cells(self) -> tuple[Cell, ...]:
+        return cells(self.second_six)
+
+    def to_dict(self) -> dict:
+        """What JSON holds of it; `StudyConfig.from_dict` reads it back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "StudyConfig":
+        values = dict(values, control=Recipe(**values["control"]), fine_tune=Recipe(**values["fine_tune"]))
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+_DIGITS = StudyConfig(
+    name="digits",
+    title="Handwritten digits: depthwise-separable net",
+    dataset="digits",
+    model="image_mobilenet",
+    control=RECIPES["digits"],
+    fine_tune=Recipe(epochs=3, batch_size=64, shift=2),
+)
+_ECG = StudyConfig(
+    name="ecg_full",
+    title="Heartbeats (MIT-BIH), split by patient: 1-D CNN",
+    dataset="ecg",
+    model="ecg_cnn",
+    control=RECIPES["ecg_cnn"],
+    fine_tune=replace(RECIPES["ecg_cnn"], epochs=6),
+    pick_by="macro_f1",
+)
+PRESETS = {
+    "digits": _DIGITS,
+    "ecg": replace(
+        _ECG,
+        name="ecg",
+        control=replace(RECIPES["ecg_cnn"], epochs=5),
+        fine_tune=replace(RECIPES["ecg_cnn"], epochs=1),
+        learning_rates=(1e-3,),
+    ),
+    "ecg_full": _ECG,
+    "ecg_resnet": replace(
+        _ECG,
+        name="ecg_resnet",
+        title="Heartbeats (MIT-BIH), split by patient: residual net",
+        model="ecg_resnet",
+        control=RECIPES["ecg_resnet"],
+        fine_tune=replace(RECIPES["ecg_resnet"], epochs=6),
+    ),
+    "tiny": replace(
+        _DIGITS,
+        name="tiny",
+        title="Tiny study, for tests",
+        model="image_resnet",
+        model_options={"width": 4},
+        examples=300,
+        control=Recipe(epochs=2, batch_size=50),
+        fine_tune=Recipe(epochs=1, batch_size=50),
+        learning_rates=(1e-3,),
+        calibration=(50,),
+    ),
+}
+
+
+def preset(name_or_config) -> StudyConfig:
+    """The preset called so, or the configuration itself.
+
+    >>> preset("digits").model
+    'image_mobilenet'
+    >>> preset("cats")
+    Traceback (most recent call last):
+    ...
+    ValueError: Unknown preset 'cats'. Known: digits, ecg, ecg_full, ecg_resnet, tiny.
+    """
+    if isinstance(name_or_config, StudyConfig):
+        return name_or_config
+    if name_or_config not in PRESETS:
+        raise ValueError(f"Unknown preset {name_or_config!r}. Known: {', '.join(PRESETS)}.")
+    return PRESETS[name_or_config]

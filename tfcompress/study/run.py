@@ -1,0 +1,170 @@
+"""The study: make 18 files, measure each on each device, write one row the moment it is known, then the report."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from android_bench import host
+from android_bench.result import Result
+
+from .pool import LocalPool, RayPool
+from .presets import StudyConfig, preset
+from .report import CONTROL as CONTROL_CELL
+from .report import write_report
+from .store import Store, only_one, remember_config, write_file
+from .worker import CONTROL
+
+THREADS = {"host-1thread": 1, "host-allthreads": os.cpu_count() or 1}
+
+
+class StudyError(RuntimeError):
+    """Some cells have no row; the message lists why. What was made is kept: the same command goes on from there."""
+
+
+def run_study(preset_or_config, out=None, *, workers=1, ray=None, devices=("host-1thread",)) -> Path:
+    """Run a study, or go on with one that was stopped or killed; returns the path of `report.html`.
+
+    First the control is trained and the 18 files are made (by `workers` processes, or actors on the Ray cluster at
+    `ray`), then each is timed on each device, one at a time on a quiet machine. In `out`: `config.json`,
+    `control.keras`, `models/<id>.tflite`, `variants.jsonl`, `rows.jsonl` (`android_bench.result.Result` rows),
+    `report.html`, `report.csv`.
+
+    Args:
+        preset_or_config: "digits", "ecg", "ecg_full", "ecg_resnet", "tiny", or a `StudyConfig`.
+        out: the study's folder; default `runs/<name>`.
+        workers: processes or actors; each uses one thread, and the files are the same with any number.
+        ray: address of a Ray cluster, "auto", or "local".
+        devices: of "host-1thread", "host-allthreads".
+
+    Raises:
+        ValueError: unknown preset or device, or a folder that holds another study.
+        RuntimeError: another process runs this study; StudyError: cells failed (the others are kept).
+    """
+    config = preset(preset_or_config)
+    unknown = sorted(set(devices) - set(THREADS))
+    if unknown or not devices:
+        raise ValueError(f"Unknown devices: received {unknown or 'none'}, expected some of {', '.join(THREADS)}.")
+    folder = Path(out) if out is not None else Path("runs") / config.name
+    with only_one(folder), _progress() as progress:
+        remember_config(folder, config.to_dict())
+        bar = progress.add_task("", total=1 + len(config.cells()) * (1 + len(devices)))
+        _make_all(config, folder, workers, ray, progress, bar)
+        _measure_all(config, folder, devices, progress, bar)
+    return report(folder)
+
+
+def report(folder) -> Path:
+    """Write `report.html` and `report.csv` from the rows that a study's folder holds; returns the first one's path."""
+    folder = Path(folder)
+    if not (folder / "config.json").exists():
+        raise ValueError(f"Expected the folder of a study. Received: {folder}, which has no config.json.")
+    config = StudyConfig.from_dict(json.loads((folder / "config.json").read_text()))
+    order = {cell.id: number for number, cell in enumerate(config.cells())}
+    rows = [Result.from_json(json.dumps(row)) for row in _rows(folder).read()]
+    devices = list(dict.fromkeys(row.device for row in rows))
+    rows.sort(key=lambda row: (devices.index(row.device), order[row.id]))
+    facts = json.loads((folder / "control.json").read_text())
+    return write_report(rows, folder / "report.html", title=config.title, about=_about(config, rows, facts))
+
+
+def _make_all(config, folder, workers, ray, progress, bar) -> None:
+    """Phase 1: the control, then a `.tflite` file and a line in variants.jsonl for each cell that has none."""
+    variants = Store(folder / "variants.jsonl")
+    control, facts = folder / "control.keras", folder / "control.json"
+    models = folder / "models"
+    models.mkdir(exist_ok=True)
+    made = {row["id"]: row for row in variants.read()}
+    for row in made.values():
+        _check_file(models / f"{row['id']}.tflite", row["model_sha256"])
+    missing = [cell for cell in config.cells() if cell.id not in made]
+    progress.update(bar, completed=int(facts.exists()) + len(made))
+    if not missing:
+        return
+    shared = {"config": config.to_dict(), "control": str(control.resolve())}
+    pool = RayPool(workers, ray) if ray else LocalPool(workers, folder)
+    try:
+        if not (control.exists() and facts.exists()):
+            progress.update(bar, description="training the control")
+            [(_, answer)] = pool.run([shared | {"name": CONTROL, "output": ""}])
+            if "error" in answer:
+                raise StudyError(f"The control could not be trained. {answer['error']}")
+            write_file(facts, json.dumps(answer["record"]).encode())
+            progress.advance(bar)
+        missing.sort(key=lambda cell: -len(cell.steps) * cell.trains)  # the long ones first
+        jobs = [
+            shared | {"name": cell.id, "output": str((models / f"{cell.id}.tflite").resolve())} for cell in missing
+        ]
+        progress.update(bar, description=f"making {len(jobs)} variants")
+        errors = []
+        for job, answer in pool.run(jobs):
+            if "error" in answer:
+                errors.append(f"  {job['name']}: {answer['error']}")
+                continue
+            variants.append(answer["record"])
+            progress.advance(bar)
+    finally:
+        pool.close()
+    if errors:
+        raise StudyError("\n".join([f"{len(errors)} of {len(jobs)} cells failed; the others are kept:", *errors]))
+
+
+def _measure_all(config, folder, devices, progress, bar) -> None:
+    """Phase 2: one row for each file on each device, one measurement at a time."""
+    rows, variants = _rows(folder), {row["id"]: row for row in Store(folder / "variants.jsonl").read()}
+    control = variants[CONTROL_CELL]
+    for device in devices:
+        for cell in config.cells():
+            progress.update(bar, description=f"measuring {cell.id} on {device}")
+            if (cell.id, device) not in rows:
+                row = Result(device=device, **variants[cell.id])
+                row = row.replace(delta_accuracy=row.accuracy - control["accuracy"])
+                found = host.measure(folder / "models" / f"{cell.id}.tflite", threads=THREADS[device])
+                rows.append(json.loads(found.into(row).to_json()))
+            progress.advance(bar)
+
+
+def _rows(folder: Path) -> Store:
+    return Store(folder / "rows.jsonl", key=("id", "device"))
+
+
+def _check_file(path: Path, sha256: str) -> None:
+    found = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+    if found != sha256:
+        raise ValueError(
+            f"{path} is {'gone' if found is None else 'not the file that was recorded'}: restore it, or remove its "
+            f"line from {path.parent.parent / 'variants.jsonl'} to make it again."
+        )
+
+
+def _progress() -> Progress:
+    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                    TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=False))  # fmt: skip
+
+
+def _about(config: StudyConfig, rows: list[Result], facts: dict) -> dict:
+    """What the report says under "What was run, and on what"."""
+    first, computer = rows[0], rows[0].facts or {}
+    rates = ", ".join(f"{rate:g}" for rate in config.learning_rates)
+    words = {"loss": "cross-entropy", "macro_f1": "macro-F1"}[config.pick_by]
+    energy = {row.device for row in rows if row.energy_joules is None}
+    return {
+        "Data": facts["data"],
+        "Licence": facts["licence"],
+        "Net": f"{config.model}, {facts['parameters']:,} parameters; control trained {config.control.epochs} epochs",
+        "Fine-tuning": f"{config.fine_tune.epochs} epochs from the control, each cell with its own seed; learning rate "
+        f"of {rates}, picked by {words} of the .tflite file on the validation split",
+        "Pruning": "by magnitude, in every kernel but the head's; biases and normalization are not pruned. Polynomial "
+        "schedule (Zhu & Gupta 2017)",
+        "Seeds": f"study {config.seed}; cells derive theirs from it. One thread a worker: a rerun gives the same bytes",
+        "Machine": f"{computer.get('cpu')}, {computer.get('cores')} cores, {computer.get('system')}",
+        "Timing": "; ".join(
+            f"{row.device}: {row.threads} thread{'s' if (row.threads or 1) > 1 else ''}, {row.delegate}, "
+            f"{row.runs} runs of a batch of one" for row in rows if row.id == CONTROL_CELL
+        ),
+        "CPU %": "process CPU time / wall time; 100 is one core",
+        "Energy": f"not measured on {', '.join(sorted(energy))}" if energy else "see the table",
+        "Versions": ", ".join(f"{name} {version}" for name, version in (first.versions or {}).items()),
+    }  # fmt: skip

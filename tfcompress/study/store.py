@@ -1,0 +1,118 @@
+"""Rows that survive a kill: one JSON object a line, on the disk before `append` returns.
+
+A process that is killed while it writes leaves at most a torn last line: `read` drops it, `append` cuts it off first.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+from pathlib import Path
+
+
+class Store:
+    """An append-only file of rows, each known by the values of its `key` fields.
+
+    >>> import tempfile
+    >>> store = Store(Path(tempfile.mkdtemp()) / "rows.jsonl", key=("id", "device"))
+    >>> store.append({"id": "C0", "device": "host-1thread", "accuracy": 0.9})
+    >>> ("C0", "host-1thread") in store, ("P70", "host-1thread") in store
+    (True, False)
+    >>> store.read()
+    [{'id': 'C0', 'device': 'host-1thread', 'accuracy': 0.9}]
+    """
+
+    def __init__(self, path, key: tuple[str, ...] = ("id",)):
+        self.path, self.key = Path(path), key
+
+    def read(self) -> list[dict]:
+        """All whole rows, oldest first. ValueError where a line that is not the last is no JSON object."""
+        rows = []
+        for number, line in enumerate(_whole_lines(self.path), 1):
+            try:
+                row = json.loads(line)
+                row_key = self._key(row)
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"{self.path}, line {number}: expected a JSON object with {', '.join(self.key)}, received "
+                    f"{line[:60]!r}. Remove that line (its row is then made again)."
+                ) from error
+            rows.append((row_key, row))
+        return list(dict(reversed(rows)).values())[::-1]  # the first of a key wins
+
+    def append(self, row: dict) -> None:
+        """Add one row and wait until the disk has it. ValueError if a row with this key is there already."""
+        if self._key(row) in self:
+            raise ValueError(f"{self.path} already holds the row {self._key(row)}: each is written once.")
+        line = json.dumps(row, allow_nan=False).encode() + b"\n"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._cut_torn_line()
+        handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            while line:  # a short write leaves a torn line, which the next append would cut
+                line = line[os.write(handle, line) :]
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def __contains__(self, key) -> bool:
+        return tuple(key) in {self._key(row) for row in self.read()}
+
+    def _key(self, row: dict) -> tuple:
+        return tuple(row[name] for name in self.key)
+
+    def _cut_torn_line(self) -> None:
+        if self.path.exists():
+            whole = sum(len(line) + 1 for line in _whole_lines(self.path))
+            if whole < self.path.stat().st_size:
+                os.truncate(self.path, whole)
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    if not path.exists():
+        return []
+    return path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is torn, or empty
+
+
+def write_file(path, content: bytes) -> None:
+    """Write `content` to `path` at once or not at all (temporary file, fsync, rename)."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def remember_config(folder, config: dict) -> None:
+    """Write `config.json` for a new study; for an old one ValueError unless it was made with the same config."""
+    path = Path(folder) / "config.json"
+    wanted = json.loads(json.dumps(config))
+    if not path.exists():
+        write_file(path, json.dumps(wanted, indent=2).encode())
+        return
+    found = json.loads(path.read_text())
+    changed = [f"{k}: {found.get(k)!r} -> {wanted.get(k)!r}" for k in found | wanted if found.get(k) != wanted.get(k)]
+    if changed:
+        raise ValueError(
+            f"{path.parent} holds a study with another configuration ({'; '.join(changed)}). "
+            "Rows of two configurations must not mix: choose another folder, or delete this one."
+        )
+
+
+@contextlib.contextmanager
+def only_one(folder):
+    """Hold the folder for this process; RuntimeError if another study writes to it. A kill frees it."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RuntimeError(f"Another process runs the study in {folder}: wait for it, or stop it.") from error
+        yield
