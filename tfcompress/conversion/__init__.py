@@ -1,0 +1,1 @@
+"""Rooms of ``tfcompress.convert``: what is read (source, calibration), what runs in a child (worker, jobs), what is checked (gate)."""

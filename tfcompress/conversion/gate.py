@@ -1,0 +1,208 @@
+"""The gate behind every conversion: does the file load and run everywhere, and does it still say what the model says?"""
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.tools import flatbuffer_utils
+
+from tfcompress.conversion.batches import load_batches, save_batches
+from tfcompress.conversion.worker import ConversionError, worker
+
+SETTINGS = tuple((runtime, delegate) for runtime in ("ai_edge_litert", "tf.lite") for delegate in (True, False))
+SAMPLES, SAMPLES_ELSEWHERE = 96, 4
+_OPS = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+_TYPES = {value: name for name, value in vars(schema.TensorType).items() if not name.startswith("_")}
+_HALFWAY = ("FLOAT32", "FLOAT16")
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far one output of the file is from the model's, on the gate's samples.
+
+    ``unit`` is "LSB" (steps of the quantized output) or "absolute"; ``bit_equal`` is the share of equal values:
+    equal quantized levels where the output is quantized, equal floats otherwise. ``top1`` is ``None`` for outputs that
+    are not rows of at least two scores.
+    """
+
+    output: str
+    unit: str
+    max_difference: float
+    mean_difference: float
+    bit_equal: float
+    top1: float | None
+
+
+@dataclass(frozen=True)
+class GateReport:
+    """What the gate saw.
+
+    Attributes:
+        ran: settings the file loads and runs in, e.g. ``"ai_edge_litert, default delegate"``.
+        float_islands: operations left float inside a quantized file, as ``"TYPE name"``.
+        float_weights: operations whose weights stayed float32 in a compressed file.
+        agreement: one ``Agreement`` an output, ai_edge_litert with its default delegate against ``reference``.
+        elsewhere: largest difference to that run, in the other settings, in the output's unit.
+        inputs: where the samples came from: "calibration data" or "random".
+        reference: what the file was compared with.
+        samples: how many.
+        seconds: what the gate took.
+        notes: fall-backs and fixed batches.
+    """
+
+    ran: tuple
+    float_islands: tuple
+    float_weights: tuple
+    agreement: tuple
+    elsewhere: dict
+    inputs: str
+    reference: str
+    samples: int
+    seconds: float
+    notes: tuple = field(default=())
+
+    def __str__(self):
+        lines = [f"runs in: {'; '.join(self.ran)}"]
+        lines += [f"compared with the {self.reference} on {self.samples} samples ({self.inputs}):"]
+        for row in self.agreement:
+            top1 = "" if row.top1 is None else f", top-1 {row.top1:.1%}"
+            lines.append(
+                f"  {row.output}: max {row.max_difference:.3g}, mean {row.mean_difference:.3g} ({row.unit}), "
+                f"bit-equal {row.bit_equal:.1%}{top1}"
+            )
+        for title, names in (("float islands", self.float_islands), ("float weights", self.float_weights)):
+            if names:
+                lines.append(f"{title}: {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}")
+        return "\n".join(lines + [f"note: {note}" for note in self.notes])
+
+
+def check(path, precision, batches, expected, folder, *, inputs, reference, notes=()):
+    """Run the file everywhere and compare.
+
+    Args:
+        path: the ``.tflite`` file.
+        batches: ``[{input name: array}]``, at most ``SAMPLES`` samples are used.
+        expected: the model's outputs, batch after batch.
+        folder: a temporary folder.
+        inputs, reference, notes: words for the report.
+
+    Raises:
+        ConversionError: the file does not load or run somewhere, or gives NaN.
+    """
+    started = time.perf_counter()
+    fed, few, answers, ran = folder / "gate.npz", folder / "gate_few.npz", folder / "gate_out.npz", []
+    save_batches(fed, batches)
+    save_batches(few, [_head(batches[0])])
+    first, elsewhere = None, {}
+    scales = output_scales(path.read_bytes())
+    for runtime, delegate in SETTINGS:
+        name = f"{runtime}, {'default delegate' if delegate else 'built-in kernels'}"
+        main = first is None
+        try:
+            worker.run(
+                "run", folder, file=str(path), batches=str(fed if main else few), output=str(answers),
+                runtime=runtime, delegate=delegate,
+            )  # fmt: skip
+        except ConversionError as error:
+            raise ConversionError(f"The {precision} file does not run in {name}, so nothing was written. {error}") from error
+        results = load_batches(answers)
+        if main:
+            first = results
+        else:
+            elsewhere[name] = max(_distance(results[0][k], first[0][k], scales.get(k)) for k in results[0])
+        ran.append(name)
+    agreement = tuple(compare(key, first, expected, scales.get(key)) for key in first[0])
+    _refuse_nan(first, expected, precision)
+    islands, weights = float_operations(path.read_bytes())
+    return GateReport(
+        ran=tuple(ran), float_islands=islands, float_weights=weights if precision != "float32" else (),
+        agreement=agreement, elsewhere=elsewhere, inputs=inputs, reference=reference,
+        samples=sum(len(next(iter(b.values()))) for b in batches),
+        seconds=time.perf_counter() - started, notes=tuple(notes),
+    )  # fmt: skip
+
+
+def _head(batch):
+    size = len(next(iter(batch.values())))
+    return {name: array[: min(size, SAMPLES_ELSEWHERE)] for name, array in batch.items()}
+
+
+def _refuse_nan(results, expected, precision):
+    for got, wanted in zip(results, expected, strict=True):
+        for name, values in got.items():
+            if not np.isfinite(values).all() and np.isfinite(wanted[name]).all():
+                raise ConversionError(f"The {precision} file gives NaN or infinity where the model gives numbers ({name!r}).")
+
+
+def _distance(got, wanted, scale):
+    wanted = wanted[: len(got)] if np.ndim(got) else wanted
+    return float(np.max(np.abs(got.astype(np.float64) - wanted), initial=0.0) / ((scale and scale[0]) or 1.0))
+
+
+def compare(name, results, expected, scale):
+    """``Agreement`` of one output; ``scale`` is ``(scale, zero point, smallest level, largest level)`` or None."""
+    got = np.concatenate([np.atleast_1d(r[name]) for r in results]).astype(np.float64)
+    wanted = np.concatenate([np.atleast_1d(e[name]) for e in expected]).astype(np.float64)
+    if got.shape != wanted.shape:
+        raise ConversionError(f"Output {name!r} of the file has shape {got.shape}, the model's has {wanted.shape}.")
+    top1 = None
+    if got.ndim == 2 and got.shape[1] > 1:
+        top1 = float(np.mean(got.argmax(1) == wanted.argmax(1)))
+    unit = "absolute"
+    if scale:
+        step, zero, low, high = scale
+        got, wanted = (np.clip(np.round(v / step) + zero, low, high) for v in (got, wanted))
+        unit = "LSB"
+    difference = np.abs(got - wanted)
+    return Agreement(
+        name, unit, float(difference.max(initial=0)), float(difference.mean()), float(np.mean(got == wanted)), top1
+    )
+
+
+def output_scales(content):
+    """``{output name: (scale, zero point, lowest, highest level)}`` of quantized outputs, or of what is dequantized last."""
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    graph, scales = model.subgraphs[0], {}
+    makers = {index: op for op in graph.operators for index in op.outputs}
+    for entry in model.signatureDefs[0].outputs if model.signatureDefs else ():
+        index = entry.tensorIndex
+        if index in makers and operation(model, makers[index]) == "DEQUANTIZE":
+            index = makers[index].inputs[0]
+        tensor = graph.tensors[index]
+        kind = _TYPES[tensor.type]
+        if kind in ("INT8", "INT16", "UINT8") and tensor.quantization is not None and tensor.quantization.scale is not None:
+            limits = np.iinfo(kind.lower())
+            zero = int(tensor.quantization.zeroPoint[0])
+            scales[entry.name.decode()] = (float(tensor.quantization.scale[0]), zero, limits.min, limits.max)
+    return scales
+
+
+def float_operations(content):
+    """Two lists of "TYPE name": float operations inside a quantized file; operations with large float weights."""
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    islands, weights, quantized = [], [], False
+    for graph in model.subgraphs:
+        for op in graph.operators:
+            label = operation(model, op)
+            kinds = [_TYPES[graph.tensors[i].type] for i in (*op.inputs, *op.outputs) if i >= 0]
+            quantized |= label not in ("QUANTIZE", "DEQUANTIZE") and any(kind in ("INT8", "INT16") for kind in kinds[-1:])
+            if label in ("QUANTIZE", "DEQUANTIZE"):
+                continue
+            name = f"{label} {graph.tensors[op.outputs[0]].name.decode().split(';')[0]}" if len(op.outputs) else label
+            if any(_TYPES[graph.tensors[i].type] == "FLOAT32" for i in op.outputs):
+                islands.append(name)
+            if any(_is_large(model, graph.tensors[i]) for i in op.inputs if i >= 0):
+                weights.append(name)
+    return (tuple(islands) if quantized else ()), tuple(weights)
+
+
+def _is_large(model, tensor, elements=1024):
+    data = model.buffers[tensor.buffer].data
+    return _TYPES[tensor.type] == "FLOAT32" and data is not None and len(data) >= 4 * elements
+
+
+def operation(model, op):
+    """Name of an operator, e.g. "CONV_2D"."""
+    code = model.operatorCodes[op.opcodeIndex]
+    return _OPS[max(code.builtinCode, code.deprecatedBuiltinCode)]

@@ -1,0 +1,120 @@
+"""One model's way through the child process: float file once, ranges once, then a file and a gate a precision."""
+
+import shutil
+import time
+import weakref
+
+from tfcompress.conversion import calibration, gate, samples, source
+from tfcompress.conversion.batches import save_batches
+from tfcompress.conversion.interpreter import Runner
+from tfcompress.conversion.worker import worker
+
+_KEPT, _float_files = 2, []  # [(weak reference to the model, fingerprint, float file's bytes)], newest last
+
+
+class Pipeline:
+    """Files of one conversion in a temporary folder.
+
+    Args:
+        origin: the ``Source``.
+        folder: an empty folder that lives as long as the pipeline.
+    """
+
+    def __init__(self, origin, folder):
+        self.origin, self.folder = origin, folder
+        self.float_file = folder / "float.tflite"
+        self.seconds, self.notes = {}, list(origin.notes)
+        self.batches, self.inputs_are, self._expected, self._ranges = [], "", None, None
+
+    def make_float(self):
+        """The float file: from the cache of this process, or by TFLiteConverter in the child."""
+        started = time.perf_counter()
+        content = _recall(self.origin)
+        if content is not None:
+            self.float_file.write_bytes(content)
+        elif self.origin.kind == "tflite":
+            given = self.folder / "given.tflite"
+            given.write_bytes(self.origin.value)
+            worker.run("adopt", self.folder, path=str(given), output=str(self.float_file))
+        else:
+            worker.run("to_float", self.folder, saved_model=str(self.saved_model()), output=str(self.float_file))
+            _remember(self.origin, self.float_file.read_bytes())
+        known = Runner(self.float_file.read_bytes()).accepts()
+        self.inputs = {name: known[name] for name in self.origin.input_names if name in known} or known
+        self.seconds["float"] = time.perf_counter() - started
+
+    def saved_model(self):
+        """Folder of the SavedModel, written at the first call for Keras models."""
+        if self.origin.kind == "saved_model":
+            return self.origin.value
+        folder = self.folder / "saved_model"
+        if not folder.exists():
+            source.export(self.origin, str(folder))
+        return folder
+
+    def bind(self, data):
+        """Batches for calibration and gate: the user's data, or random inputs for the gate alone."""
+        layers = self.origin.layers()
+        if data is None:
+            self.batches, self.inputs_are = samples.random_batches(self.inputs, layers), "random inputs"
+        else:
+            self.batches = calibration.bind(data, self.inputs, normalized=source.normalizes(self.origin))
+            self.inputs_are = "calibration data"
+        self._fed = calibration.first(self.batches, gate.SAMPLES)
+
+    def expected(self):
+        """The model's own outputs on the gate's samples, and words for what "the model" is."""
+        if self._expected is None:
+            started = time.perf_counter()
+            if self.origin.kind == "keras":
+                self._expected = source.reference(self.origin, self._fed), "Keras model"
+            else:
+                runner = Runner(self.float_file.read_bytes())
+                self._expected = [runner(batch) for batch in self._fed], "float .tflite file"
+            self.seconds["reference"] = time.perf_counter() - started
+        return self._expected
+
+    def ranges(self):
+        """File with the range of every activation."""
+        if self._ranges is None:
+            fed = self.folder / "calibration.npz"
+            save_batches(fed, self.batches)
+            self._ranges = self.folder / "ranges.json"
+            self.seconds["calibrate"] = worker.run(
+                "calibrate", self.folder, float_file=str(self.float_file), batches=str(fed), output=str(self._ranges)
+            )
+        return self._ranges
+
+    def write(self, precision, io, backend, keep_float):
+        """The file of one precision. Returns its path and the seconds its making took."""
+        output = self.folder / f"{precision}.tflite"
+        ranges = str(self.ranges()) if precision in ("int8", "int16x8") else None
+        started = time.perf_counter()
+        if precision == "float32":
+            shutil.copyfile(self.float_file, output)
+        else:
+            worker.run(
+                "quantize", self.folder, float_file=str(self.float_file), precision=precision, output=str(output),
+                ranges=ranges, io=io, keep_float=keep_float,
+            )  # fmt: skip
+        return output, time.perf_counter() - started
+
+    def check(self, path, precision):
+        """The gate."""
+        expected, reference = self.expected()
+        return gate.check(
+            path, precision, self._fed, expected, self.folder, inputs=self.inputs_are, reference=reference, notes=self.notes
+        )
+
+
+def _recall(origin):
+    for model, fingerprint, content in _float_files:
+        if fingerprint == origin.fingerprint and (model is None or model() is origin.value):
+            return content
+    return None
+
+
+def _remember(origin, content):
+    model = weakref.ref(origin.value) if origin.kind == "keras" else None
+    _float_files.append((model, origin.fingerprint, content))
+    del _float_files[:-_KEPT]
