@@ -31,7 +31,7 @@ class CompressionCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self.tensors = compressed_tensors(self.model)
         if not self.tensors:
-            raise ValueError(f"Model '{self.model.name}' has no compressed layer. Call tfcompress.compress(model, ...), "
+            raise ValueError(f"Model '{self.model.name}' has no compressed layer. Call tfcompress.compress(model, ...) "
                              "and fit what it returns.")
         self.milestones = {m for _, layer, key in self.tensors for m in layer.methods[key].milestones}
         self.step = self._read_step()
@@ -72,7 +72,7 @@ class CompressionCallback(keras.callbacks.Callback):
 
 
 def compression_logs(tensors):
-    """``{"sparsity": share of zeros, "levels": most distinct values in a channel}`` of ``compressed_tensors(model)``."""
+    """``{"sparsity": share of zeros, "levels": most distinct values in a channel}`` of compressed tensors."""
     zeros = size = levels = 0
     for _, layer, key in tensors:
         w = layer.baked(key, canonical=True)

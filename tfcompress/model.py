@@ -21,16 +21,16 @@ def check_model(model):
     """Raise one clear error for anything that is not a built Keras 3 Functional or Sequential model."""
     if type(model).__module__.startswith("tf_keras"):
         raise ValueError(
-            f"Received a tf_keras (Keras 2) model '{model.name}'. Use tfcompress.legacy.prune / quantize_aware / cluster "
-            "for it, or bring it over with tfcompress.from_tf_keras(model).")
+            f"Received a tf_keras (Keras 2) model '{model.name}'. Use tfcompress.legacy.prune, quantize_aware or "
+            "cluster, or bring it over with tfcompress.from_tf_keras(model).")
     if not isinstance(model, keras.Model):
         raise ValueError(f"Expected a Keras model. Received: {type(model).__name__}.")
     if not is_graph(model):
         raise ValueError(
-            f"Model '{model.name}' is subclassed ({type(model).__name__}): its graph is not known, so its layers can't be "
-            "replaced. Build it with the functional API, e.g. x = keras.Input(...); keras.Model(x, layers(x)).")
+            f"Model '{model.name}' is subclassed ({type(model).__name__}): its graph is not known, so its layers can't "
+            "be replaced. Build it with the functional API, e.g. x = keras.Input(...); keras.Model(x, layers(x)).")
     if not model.built:
-        raise ValueError(f"Model '{model.name}' is not built. Give it an Input, or call model.build(input_shape) first.")
+        raise ValueError(f"Model '{model.name}' is not built. Give it an Input, or call model.build(shape) first.")
 
 
 def leaves(model, prefix=""):
@@ -98,11 +98,13 @@ def _plain(layer):
 def copy_layer(layer):
     """A copy of ``layer`` with its weights, seeds included, built as the original was."""
     copy = type(layer).from_config(layer.get_config())
+    if not isinstance(layer, keras.layers.Layer):        # an operation such as `x + y`: nothing to build or copy
+        return copy
     if layer.built and not copy.built:
         config = layer.get_build_config()
         if config is not None:
             copy.build_from_config(config)
-        copy.built = True
+            copy.built = True
     if len(copy.variables) == len(layer.variables):      # layers without a build config are built when called
         for old, new in zip(layer.variables, copy.variables, strict=True):
             new.assign(read(old))
@@ -145,7 +147,8 @@ def compress(model, rules, *, include_head=False):
         model: a built Functional or Sequential model; its weights are copied. It may be compressed already: then the
             new method is chained behind the old one, whose state is kept.
         rules: a ``Method`` for every kernel but the head's, or ``[(regex, Method), ...]`` matched in full against the
-            layer's path (``"encoder/conv1"``) or the tensor's (``"lstm/lstm_cell/recurrent_kernel"``); the first match wins.
+            path of a layer (``"encoder/conv1"``) or of a tensor (``"lstm/lstm_cell/recurrent_kernel"``); the first
+            match wins.
         include_head: with a plain ``Method``, also compress the layers that make the model's outputs.
 
     Returns:
@@ -157,7 +160,8 @@ def compress(model, rules, *, include_head=False):
 
     >>> import keras
     >>> from tfcompress import Polynomial, Prune, compress, strip
-    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, name="hidden"), keras.layers.Dense(2, name="out")])
+    >>> model = keras.Sequential([
+    ...     keras.Input((4,)), keras.layers.Dense(8, name="hidden"), keras.layers.Dense(2, name="out")])
     >>> small = compress(model, Prune(Polynomial(0.75, begin=0, end=100)))
     >>> [type(layer).__name__ for layer in small.layers]
     ['Compressed', 'Dense']
@@ -169,13 +173,13 @@ def compress(model, rules, *, include_head=False):
     plan = _plan(model, rules, include_head)
 
     def wrap(layer):
+        if id(layer) not in plan and not isinstance(layer, Compressed):
+            return copy_layer(layer)
         inner = copy_layer(_plain(layer))
         old = layer.methods if isinstance(layer, Compressed) else {}
         methods = {key: Chain((old[key], method)) if key in old else method
                    for key, method in plan.get(id(layer), {}).items()}
         methods = {**old, **methods}
-        if not methods:
-            return inner
         new = _rebuild(layer, inner, methods)
         for key in old:
             _carry(layer, new, key)
@@ -187,9 +191,8 @@ def compress(model, rules, *, include_head=False):
 def _rebuild(layer, inner, methods):
     """``Compressed(inner, methods)``, of the same class and options as ``layer`` where that is one already."""
     if isinstance(layer, Compressed):
-        config = {**layer.get_config(), "methods": {}}
-        new = type(layer).from_config(config)
-        new.layer, new.methods = inner, methods
+        options = {name: value for name, value in layer.get_config().items() if name not in ("layer", "methods")}
+        new = type(layer)(inner, methods, **options)
     else:
         new = Compressed(inner, methods)
     new.build_from_config({"layer": None} if not isinstance(layer, Compressed) else layer.get_build_config())
@@ -208,11 +211,18 @@ def _carry(layer, new, key):
     new.write(key, values)
 
 
+def _like(tensor):
+    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor._keras_history.operation.name)
+
+
 def clone(model, copy):
     """A copy of a Functional or Sequential model, nested models opened, each layer replaced by ``copy(layer)`` once."""
+    inputs = None                                        # clone_model renames the inputs, unless it is given some
+    if not isinstance(model, keras.Sequential):
+        inputs = keras.tree.map_structure(_like, model.input)
     compiled, model.compiled = model.compiled, False     # the old optimizer belongs to the old variables
     try:
-        new = keras.models.clone_model(model, clone_function=copy, recursive=True)
+        new = keras.models.clone_model(model, input_tensors=inputs, clone_function=copy, recursive=True)
     finally:
         model.compiled = compiled
     for (_, old), (_, layer) in zip(leaves(model), leaves(new), strict=True):

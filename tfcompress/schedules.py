@@ -13,7 +13,9 @@ class Schedule(Config):
         """Share of the way from ``begin`` to ``end``, clamped to 0..1."""
         if step >= self.end:
             return 1.0
-        return max(step - self.begin, 0) / (self.end - self.begin)
+        if step <= self.begin:
+            return 0.0
+        return (step - self.begin) / (self.end - self.begin)
 
     def _check(self):
         if self.begin < 0 or self.end < self.begin:

@@ -163,7 +163,7 @@ class Compressed(keras.layers.Wrapper):
         return self.call_with([(self.slots[key].latent, self.effective(key)) for key in self.methods], *args, **kwargs)
 
     def call_with(self, mapping, *args, **kwargs):
-        """Call the inner layer while it reads other tensors in place of variables: ``mapping = [(variable, tensor)]``."""
+        """Call the inner layer while it reads other tensors for its variables: ``mapping = [(variable, tensor)]``."""
         with _Substitute(mapping) as scope:
             outputs = self.layer(*args, **kwargs)
         scope.replay(self)

@@ -1,4 +1,7 @@
-"""Granularities: ``(scores, sparsity) -> masks``, dicts of arrays by tensor path. Counts are exact: ties go by index."""
+"""Granularities: ``(scores, sparsity) -> masks``, dicts of arrays by tensor path.
+
+Counts are exact: ties go by index.
+"""
 
 import numpy as np
 

@@ -20,8 +20,8 @@ class Uniform(Method):
 
     >>> import numpy as np
     >>> w = np.array([[1.0, 10.0], [-0.3, 2.0]], "float32")
-    >>> np.round(np.array(Uniform(bits=3).apply(w, {})), 3).tolist()     # codes -3..3: steps of 1/3 and of 10/3
-    [[1.0, 10.0], [-0.333, 3.333]]
+    >>> (np.array(Uniform(bits=3).apply(w, {})) * 3).round(4).tolist()   # codes -3..3: steps of 1/3 and of 10/3
+    [[3.0, 30.0], [-1.0, 10.0]]
     """
 
     bits: int = 8

@@ -1,0 +1,147 @@
+"""Pruning: exact counts, schedules, what the callback does and when."""
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from small_models import compiled, image_data, image_net
+
+from tfcompress import (
+    Chain,
+    CompressionCallback,
+    Constant,
+    Linear,
+    Method,
+    OneShot,
+    Polynomial,
+    Prune,
+    Uniform,
+    compress,
+    strip,
+)
+from tfcompress.method import serializable
+from tfcompress.model import compressed_tensors
+from tfcompress.pruning.granularity import globally, keep_largest
+
+
+@given(st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0]), min_size=1, max_size=40), st.floats(0, 0.99))
+def test_zero_count_is_exact_with_ties_and_the_largest_stay(scores, sparsity):
+    scores = np.array(scores)
+    mask = keep_largest(scores, sparsity)
+    assert int((mask == 0).sum()) == round(sparsity * scores.size)
+    if 0 < mask.sum() < mask.size:
+        assert scores[mask == 1].min() >= scores[mask == 0].max()
+
+
+def test_global_equals_brute_force_and_keeps_a_floor():
+    rng = np.random.default_rng(0)
+    scores = {"a": rng.random((4, 5)), "b": rng.random(30) * 1e-3}
+    masks = globally(scores, 0.5, floor=0.1)
+    assert sum(int((m == 0).sum()) for m in masks.values()) == 25
+    assert masks["b"].sum() == 5 and masks["a"].min() == 1           # 3 by the floor, 2 more to fill the count
+    kept = np.sort(scores["b"])[-5:]
+    np.testing.assert_array_equal(np.sort(scores["b"][masks["b"] == 1]), kept)
+
+
+def test_polynomial_is_the_papers():
+    values = [round(Polynomial(0.9, 0, 100)(step), 4) for step in (0, 25, 50, 75, 100, 101)]
+    assert values == [0.0, 0.5203, 0.7875, 0.8859, 0.9, 0.9]
+
+
+@pytest.mark.parametrize("schedule", [Polynomial(0.9, 3, 3), Linear(0.9, 3, 3), OneShot(0.9, 3)], ids=str)
+def test_schedule_of_no_length_is_a_step(schedule):
+    assert [schedule(step) for step in (2, 3, 4)] == [0.0, 0.9, 0.9]
+
+
+@pytest.mark.parametrize("bad", [lambda: Polynomial(0.9, 5, 4), lambda: Prune(Constant(1.0)), lambda: Prune(0.9),
+                                 lambda: Prune(Constant(0.5), criterion="size"),
+                                 lambda: Prune(Constant(0.5), granularity="x"),
+                                 lambda: Uniform(1), lambda: CompressionCallback(0)])
+def test_bad_arguments_name_what_came(bad):
+    with pytest.raises(ValueError, match="Received|Unknown"):
+        bad()
+
+
+@pytest.mark.slow
+def test_sparsity_never_falls_and_ends_exact_although_every_does_not_divide():
+    model = compiled(compress(image_net(), Prune(Polynomial(0.9, 2, 21))))
+    seen = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append(sum(int((layer.baked(key) == 0).sum()) for _, layer, key in compressed_tensors(model)))
+
+    model.fit(*image_data(), epochs=3, verbose=0, callbacks=[CompressionCallback(every=5), Watch()])
+    assert seen == sorted(seen) and seen[0] == 0
+    for _, layer, key in compressed_tensors(strip_keeps(model)):
+        w = layer.baked(key)
+        assert int((w == 0).sum()) == round(0.9 * w.size)
+
+
+def strip_keeps(model):
+    """The same model, after checking that strip writes the very zeros."""
+    plain = strip(model)
+    for path, layer, key in compressed_tensors(model):
+        np.testing.assert_array_equal(plain.get_layer(path.split("/")[0]).kernel.numpy(), layer.baked(key))
+    return model
+
+
+def test_mask_is_frozen_after_the_end():
+    method, w = Prune(OneShot(0.5, at=2)), np.array([1.0, 2.0, 3.0, 4.0])
+    done = method.update({"w": w}, {"w": {"mask": np.ones(4, "float32")}}, 2)
+    assert done["w"]["mask"].tolist() == [0, 0, 1, 1]
+    assert method.update({"w": w[::-1]}, done, 9)["w"]["mask"].tolist() == [0, 0, 1, 1]
+
+
+def test_pruning_resumed_late_still_prunes():
+    method, w = Prune(OneShot(0.5, at=2)), np.array([1.0, 2.0, 3.0, 4.0])
+    assert method.update({"w": w}, {"w": {"mask": np.ones(4)}}, 50)["w"]["mask"].tolist() == [0, 0, 1, 1]
+
+
+def test_chain_shows_each_method_what_the_one_before_made():
+    """Quantised to 2 bits, 0.3 and 0.2 become 0: pruning must then rank them below 0.6 of the other channel."""
+    w = np.array([[0.9, 0.6], [0.3, 0.2], [0.2, 0.6]], "float32")
+    method = Chain((Uniform(2, per_channel=False), Prune(OneShot(0.5))))
+    state = method.update({"w": w}, {"w": method.init(w)}, 0)["w"]
+    assert state["1.mask"].tolist() == [[1, 1], [0, 0], [0, 1]]
+
+
+@serializable
+class Shrink(Method):
+    """Rewrites the latent weight: halves it at each update."""
+
+    def __eq__(self, other):
+        return isinstance(other, Shrink)
+
+    def __hash__(self):
+        return 1
+
+    def get_config(self):
+        return {}
+
+    def penalty(self, w, state):
+        return keras.ops.sum(keras.ops.abs(w))
+
+    def update(self, weights, states, step, model=None, data=None):
+        return {path: {"weight": w / 2} for path, w in weights.items()}
+
+
+def test_chain_passes_rewritten_weights_on_and_adds_penalties():
+    w = np.array([[4.0, -2.0]], "float32")
+    method = Chain((Shrink(), Prune(OneShot(0.5)), Shrink()))
+    new = method.update({"w": w}, {"w": method.init(w)}, 0)["w"]
+    assert new["weight"].tolist() == [[1.0, 0.0]] and new["1.mask"].tolist() == [[1, 0]]
+    pruned = {"1.mask": np.array([[1.0, 0.0]], "float32")}
+    assert float(method.penalty(keras.ops.convert_to_tensor(w), pruned)) == 6.0 + 4.0
+
+
+def test_callback_needs_a_compressed_model():
+    with pytest.raises(ValueError, match="no compressed layer"):
+        compiled(image_net()).fit(*image_data(32), verbose=0, callbacks=[CompressionCallback()])
+
+
+def test_stopping_before_the_schedules_end_warns():
+    model = compiled(compress(image_net(), Prune(Polynomial(0.9, 0, 100))))
+    with pytest.warns(UserWarning, match="step 2, before the schedule's end at 100"):
+        model.fit(*image_data(64), verbose=0, callbacks=[CompressionCallback()])
