@@ -1,5 +1,6 @@
 """Splits: shapes, shares, no patient on two sides, and one clear sentence when data is not there."""
 
+import gzip
 import os
 
 import numpy as np
@@ -92,3 +93,57 @@ def test_pickled_and_foreign_npz_are_refused(tmp_path):
 def test_options_that_do_not_exist_are_refused(options):
     with pytest.raises(ValueError, match="expected"):
         load("ecg", **options)
+
+
+def test_fashion_mnist_reads_the_files_of_the_debian_package(tmp_path):
+    for part, count in (("train", 20), ("t10k", 5)):
+        pixels = np.arange(count * 784, dtype="uint8")
+        write_idx(tmp_path / f"{part}-images-idx3-ubyte.gz", pixels.reshape(count, 28, 28))
+        write_idx(tmp_path / f"{part}-labels-idx1-ubyte.gz", np.arange(count, dtype="uint8") % 10)
+    clothes = load("fashion_mnist", path=tmp_path)
+    assert str(clothes) == "fashion_mnist: (28, 28, 1) -> 10 classes; 18 train, 2 validation, 5 test"
+    np.testing.assert_allclose(clothes.x_test[0, 0, :3, 0], [0, 1 / 255, 2 / 255])
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(b"\0\0\x08\x01\0\0\0\x09abc"))
+    with pytest.raises(ValueError, match="not an idx file of bytes"):
+        load("fashion_mnist", path=tmp_path)
+    with pytest.raises(FileNotFoundError, match="No folder"):
+        load("fashion_mnist", path=tmp_path / "nowhere")
+
+
+def write_idx(path, array):
+    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    path.write_bytes(gzip.compress(header + array.tobytes()))
+
+
+def test_japanese_vowels_pad_in_front_and_keep_speakers_apart(tmp_path):
+    cases = [":".join(["1.5,2.5"] * 12 + [str(1 + i % 9)]) for i in range(63)]
+    for part in ("TRAIN", "TEST"):
+        (tmp_path / f"JapaneseVowels_{part}.ts").write_text("\n".join(["#comment", "@data", *cases]))
+    vowels = load("japanese_vowels", path=tmp_path)
+    assert vowels.x_train.shape == (9, 29, 12) and np.bincount(vowels.y_val).tolist() == [6] * 9
+    assert vowels.x_test[0, :, 0].tolist() == [0] * 27 + [1.5, 2.5]
+    with pytest.raises(FileNotFoundError, match="pip install --no-deps aeon"):
+        load("japanese_vowels", path=tmp_path / "nowhere")
+
+
+def test_spoken_digits_put_silence_in_front_and_split_by_speaker(tmp_path):
+    clips = [np.random.default_rng(i).integers(-999, 999, 1000).astype("int16") for i in range(30)]
+    np.savez(
+        tmp_path / "spoken_digits_8k.npz",
+        data=np.concatenate(clips),
+        offset=np.arange(31) * 1000,
+        label=np.arange(30) % 10,
+        index=np.arange(30) % 10,
+        speaker=np.repeat(["a", "b", "c"], 10),
+    )
+    spoken = load("spoken_digits", path=tmp_path, split="speaker")
+    assert spoken.x_train.shape == (10, 48, 20) and set(spoken.group_test) == {"c"}
+    assert not spoken.x_train[:, :42].any() and spoken.x_train[:, 42:].any()
+    with pytest.raises(FileNotFoundError, match="set TFCOMPRESS_DATA"):
+        load("spoken_digits", path=tmp_path / "nowhere")
+
+
+@needs_data
+def test_real_spoken_digits_keep_the_official_test_clips():
+    spoken = load("spoken_digits")
+    assert len(spoken.x_test) == 250 and np.bincount(spoken.y_test).tolist() == [25] * 10

@@ -14,6 +14,9 @@ def fit(model, splits, recipe, *, seed=0, callbacks=(), verbose=0):
     accuracy are logged each epoch. Works for any classifier, compressed or quantization-aware ones included.
     """
     keras.utils.set_random_seed(seed)
+    for i, variable in enumerate(model.non_trainable_variables):
+        if variable.name == "seed_generator_state":  # dropout's, drawn when the layer was made
+            variable.assign([seed, i])
     steps = math.ceil((recipe.samples or len(splits.x_train)) / recipe.batch_size)
     model.compile(
         optimizer=optimizer(recipe, steps * recipe.epochs),
@@ -27,6 +30,7 @@ def fit(model, splits, recipe, *, seed=0, callbacks=(), verbose=0):
         validation_data=(splits.x_val, keras.ops.one_hot(splits.y_val, splits.classes)),
         validation_batch_size=512,
         callbacks=list(callbacks),
+        shuffle=False,
         verbose=verbose,
     )
 

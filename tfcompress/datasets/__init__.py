@@ -1,11 +1,14 @@
 """Real data sets, one file each: `load(name)` gives a `Splits` of plain arrays."""
 
-from . import digits, ecg
+from . import digits, ecg, fashion_mnist, japanese_vowels, spoken_digits
 from .splits import Splits
 
 DATASETS = {
     "digits": digits.load,
     "ecg": ecg.load,
+    "fashion_mnist": fashion_mnist.load,
+    "spoken_digits": spoken_digits.load,
+    "japanese_vowels": japanese_vowels.load,
 }
 
 
@@ -17,7 +20,7 @@ def load(name, **options):
     >>> load("cats")
     Traceback (most recent call last):
     ...
-    ValueError: Unknown data set 'cats'. Known: digits, ecg.
+    ValueError: Unknown data set 'cats'. Known: digits, ecg, fashion_mnist, spoken_digits, japanese_vowels.
     """
     if name not in DATASETS:
         raise ValueError(f"Unknown data set {name!r}. Known: {', '.join(DATASETS)}.")
