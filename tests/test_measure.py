@@ -7,8 +7,9 @@ import pytest
 import small_files
 from small_files import X
 
-from tfcompress.flatbuffer import read, weights
+from tfcompress.flatbuffer import read
 from tfcompress.measure import evaluate, levels, run, sizes, sparsity
+from tfcompress.weights import weights
 
 MODES = [("float32", False), ("float32", True), ("float16", False), ("int8", False), ("int8", True), ("int8_io", True)]
 

@@ -1,22 +1,21 @@
 """A `.tflite` file as plain Python values: graphs, operations, tensors and the weights in them. Nothing is run."""
 
 import dataclasses
-import functools
 import math
 import os
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-ELEMENTWISE = frozenset("ADD SUB MUL DIV MAXIMUM MINIMUM SQUARED_DIFFERENCE PRELU POW SELECT SELECT_V2".split())
 _PLAIN = {
     "float32": "<f4", "float16": "<f2", "float64": "<f8", "int8": "i1", "uint8": "u1", "int16": "<i2", "uint16": "<u2",
     "int32": "<i4", "uint32": "<u4", "int64": "<i8", "uint64": "<u8", "bool": "?",
 }  # fmt: skip
-_DAMAGE = (struct.error, IndexError, ValueError, TypeError, AttributeError, OverflowError, MemoryError, KeyError)
+DAMAGE = (  # what reading a damaged file raises
+    struct.error, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError, RecursionError,
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -131,67 +130,17 @@ def read(model) -> File:
         codes = [_op_name(code) for code in model.operatorCodes or []]
         graphs = [_graph(graph, model, codes, content) for graph in model.subgraphs]
         signatures = [_signature(entry) for entry in model.signatureDefs or []]
-    except _DAMAGE as error:
-        raise ValueError(
-            f"Expected a whole .tflite file. Received: {len(content)} bytes that can't be read "
-            f"({type(error).__name__}: {error}); it was cut off or changed: copy or convert it again."
-        ) from None
+    except DAMAGE as error:
+        raise damaged(content, error) from None
     return File(content, graphs, signatures)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Weight:
-    """One weight tensor, counted once however many operations share it. `channels`: codes, (output channels, n)."""
-
-    tensor: Tensor
-    op: str  # the first operation that uses it
-    zeros: int
-    channels: np.ndarray | None
-
-    @functools.cached_property
-    def levels(self) -> int | None:
-        """The largest number of distinct values in one output channel."""
-        if self.channels is None or not self.channels.size:
-            return None
-        ordered = np.sort(self.channels, axis=1)
-        return int((ordered[:, 1:] != ordered[:, :-1]).sum(axis=1).max(initial=0)) + 1
-
-
-def weights(file: File) -> Iterator[Weight]:
-    """The weight tensors: constants of two or more dimensions, float or narrower than 32 bits, that feed an operation
-    other than an elementwise one. So biases, shapes and normalization constants are left out, and float16 or int8
-    constants behind a DEQUANTIZE count as what is stored."""
-    seen = set()
-    for graph in file.graphs:
-        makers = {out for op in graph.ops if op.name in ("DEQUANTIZE", "DENSIFY") for out in op.outputs}
-        for op in graph.ops:
-            if op.name in ELEMENTWISE or op.name in ("DEQUANTIZE", "DENSIFY", "QUANTIZE"):
-                continue
-            for index in op.inputs:
-                if index < 0:
-                    continue
-                tensor = graph.origin(index) if index in makers else graph.tensors[index]
-                if tensor.data is None or tensor.buffer in seen or len(tensor.shape) < 2:
-                    continue
-                if tensor.dtype in ("int32", "int64", "uint32", "uint64", "bool", "string"):
-                    continue
-                seen.add(tensor.buffer)
-                yield _weight(tensor, op.name)
-
-
-def _weight(tensor: Tensor, op: str) -> Weight:
-    values = tensor.data
-    if tensor.sparse:
-        stored = np.count_nonzero(values)
-        channels = np.append(values.reshape(-1), np.zeros(1, values.dtype)).reshape(1, -1)
-        return Weight(tensor, op, tensor.size - int(stored), channels)
-    axis = tensor.axis if tensor.scale.size > 1 else {"DEPTHWISE_CONV_2D": 3, "CONV_3D": 4}.get(op, 0)
-    axis = min(axis, values.ndim - 1)
-    zero = 0
-    if tensor.zero_point.any():
-        zero = tensor.zero_point.reshape([-1 if k == axis else 1 for k in range(values.ndim)])
-    zeros = int(np.count_nonzero(values == zero))
-    return Weight(tensor, op, zeros, np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1))
+def damaged(content: bytes, error: Exception) -> ValueError:
+    """The error that says a file was cut off or changed."""
+    return ValueError(
+        f"Expected a whole .tflite file. Received: {len(content)} bytes that can't be read "
+        f"({type(error).__name__}: {error}); it was cut off or changed: copy or convert it again."
+    )
 
 
 def _graph(graph, model, codes, content) -> Graph:
@@ -200,7 +149,11 @@ def _graph(graph, model, codes, content) -> Graph:
         Op(codes[op.opcodeIndex], _ints(op.inputs), _ints(op.outputs), op.builtinOptions or op.builtinOptions2)
         for op in graph.operators or []
     ]
-    return Graph(_text(graph.name), tensors, ops, _ints(graph.inputs), _ints(graph.outputs))
+    found = Graph(_text(graph.name), tensors, ops, _ints(graph.inputs), _ints(graph.outputs))
+    used = [*found.inputs, *found.outputs, *(index for op in ops for index in (*op.inputs, *op.outputs))]
+    if used and not -1 <= min(used) <= max(used) < len(tensors):
+        raise IndexError(f"tensor {min(used)}..{max(used)} of {len(tensors)}")
+    return found
 
 
 def _signature(entry) -> Signature:

@@ -7,6 +7,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from tfcompress import flatbuffer
 from tfcompress.metrics import Metrics, metrics
+from tfcompress.weights import weights
 
 _CHUNK = 2**20  # input elements a batch: bounds the memory
 
@@ -64,7 +65,7 @@ def sizes(model) -> tuple[int, int]:
 
 def sparsity(model) -> float:
     """Share of weights, 0..1, that are exactly zero in the file, after conversion. Biases are not weights."""
-    found = list(flatbuffer.weights(flatbuffer.read(model)))
+    found = list(weights(flatbuffer.read(model)))
     total = sum(weight.tensor.size for weight in found)
     return sum(weight.zeros for weight in found) / total if total else 0.0
 
@@ -74,7 +75,7 @@ def levels(model) -> int:
 
     Ternary weights give 3, int8 at most 255 or 256, float32 about as many as a channel has weights.
     """
-    return max((weight.levels or 0 for weight in flatbuffer.weights(flatbuffer.read(model))), default=0)
+    return max((weight.levels or 0 for weight in weights(flatbuffer.read(model))), default=0)
 
 
 def _ordered(x, details, content) -> list[np.ndarray]:
