@@ -1,24 +1,49 @@
-"""tfcompress: from a Keras model to a small, fast, verified ``.tflite`` on real Android phones."""
+"""tfcompress: from a Keras model to a small, fast, verified ``.tflite`` on real Android phones.
 
-import keras as _keras
+The public names are imported when first used, so that ``tfcompress --help`` and ``import tfcompress.inspect`` do not
+wait for TensorFlow.
+"""
 
-if _keras.backend.backend() != "tensorflow":
-    raise ImportError(
-        f"tfcompress needs the TensorFlow backend of Keras 3. Received: KERAS_BACKEND={_keras.backend.backend()!r}. "
-        "Set KERAS_BACKEND=tensorflow before keras is imported.")
+import importlib
 
 from tfcompress._version import __version__
-from tfcompress.callback import CompressionCallback
-from tfcompress.chain import Chain
-from tfcompress.method import Method, straight_through
-from tfcompress.model import compress, strip
-from tfcompress.pruning.prune import Prune
-from tfcompress.quantization.float16 import Float16
-from tfcompress.quantization.uniform import Uniform
-from tfcompress.schedules import Constant, Cosine, Linear, OneShot, Polynomial
-from tfcompress.wrapper import Compressed
 
-__all__ = [
-    "Chain", "Compressed", "CompressionCallback", "Constant", "Cosine", "Float16", "Linear", "Method", "OneShot",
-    "Polynomial", "Prune", "Uniform", "__version__", "compress", "straight_through", "strip",
-]
+_HOME = {
+    "Chain": "chain",
+    "Compressed": "wrapper",
+    "CompressionCallback": "callback",
+    "Constant": "schedules",
+    "Cosine": "schedules",
+    "Distiller": "distillation.distiller",
+    "Float16": "quantization.float16",
+    "Linear": "schedules",
+    "Method": "method",
+    "OneShot": "schedules",
+    "Polynomial": "schedules",
+    "Prune": "pruning.prune",
+    "TFLiteModel": "convert",
+    "Uniform": "quantization.uniform",
+    "compress": "model",
+    "convert": "convert",
+    "convert_all": "convert",
+    "diff": "diff",
+    "evaluate": "measure",
+    "from_tf_keras": "legacy",
+    "inspect": "inspect",
+    "quantize_aware": "quantization.aware",
+    "run_study": "study.run",
+    "skipped_layers": "quantization.aware",
+    "straight_through": "method",
+    "strip": "model",
+}
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name):
+    if name not in _HOME:
+        raise AttributeError(f"module 'tfcompress' has no attribute {name!r}. Public names: {', '.join(__all__)}.")
+    return getattr(importlib.import_module(f"tfcompress.{_HOME[name]}"), name)
+
+
+def __dir__():
+    return sorted(__all__)

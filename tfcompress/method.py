@@ -9,6 +9,11 @@ from dataclasses import fields
 import keras
 from keras import ops
 
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        f"tfcompress needs the TensorFlow backend of Keras 3. Received: KERAS_BACKEND={keras.backend.backend()!r}. "
+        "Set KERAS_BACKEND=tensorflow before keras is imported.")
+
 serializable = keras.saving.register_keras_serializable("tfcompress")
 
 

@@ -1,0 +1,165 @@
+"""``tfcompress COMMAND ...``: parses flags, calls one function, prints what it gives. No logic lives here."""
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+from absl import flags
+
+USAGE = """tfcompress: from a Keras model to a small, fast, verified .tflite
+
+  tfcompress convert MODEL -o FILE.tflite    convert, and check the result on both runtimes
+  tfcompress inspect FILE.tflite             ops, dtypes, bytes, zeros, levels, MACs, GPU refusals
+  tfcompress evaluate FILE.tflite --data x.npz   accuracy, macro-F1 and recalls of the file itself
+  tfcompress diff A.tflite B.tflite --data x.npz per-layer SNR: where accuracy is lost
+  tfcompress study PRESET                    the 17 + 1 models, measured, and their report
+
+'tfcompress COMMAND --help' shows a command's flags."""
+
+
+def _flag_values():
+    return flags.FlagValues()
+
+
+def _convert(argv):
+    values = _flag_values()
+    flags.DEFINE_string("precision", "float32", "float32, float16, dynamic, int8, int16x8 or int4", flag_values=values)
+    flags.DEFINE_string("calibration", None, ".npz of typical inputs, by input name (int8, int16x8)", flag_values=values)
+    flags.DEFINE_string("output", None, "the .tflite file to write (default: beside MODEL)", short_name="o",
+                        flag_values=values)
+    flags.DEFINE_enum("io", "float", ["float", "int8"], "type of inputs and outputs", flag_values=values)
+    flags.DEFINE_enum("backend", "litert", ["litert", "tflite_converter"], "who quantizes", flag_values=values)
+    flags.DEFINE_multi_string("keep_float", [], "regular expression on layers that stay float", flag_values=values)
+    flags.DEFINE_integer("static_batch", None, "fix the batch size in the file", flag_values=values)
+    (source,) = _parse(values, argv, "convert MODEL", 1, "MODEL: .keras, .h5, SavedModel folder or float .tflite.")
+    output = Path(values.output or f"{Path(source).with_suffix('')}_{values.precision}.tflite")
+    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
+        raise OSError(f"Can't write {output}: the folder {output.parent} does not exist or is read-only.")
+    from tfcompress.convert import convert
+    if Path(source).exists():
+        with _quiet():
+            import keras  # noqa: F401
+    file = convert(source, values.precision, values.calibration, io=values.io, backend=values.backend,
+                   keep_float=tuple(values.keep_float), static_batch=values.static_batch)
+    file.save(output)
+    print(f"{output}: {file.size:,} bytes, {file.precision}")
+    print(file.gate)
+
+
+def _inspect(argv):
+    values = _flag_values()
+    flags.DEFINE_bool("weights", False, "a line for every weight tensor", flag_values=values)
+    (path,) = _parse(values, argv, "inspect FILE.tflite", 1)
+    from tfcompress.inspect import inspect
+    print(inspect(path).text(weights=values.weights), end="")
+
+
+def _evaluate(argv):
+    values = _flag_values()
+    flags.DEFINE_string("data", None, ".npz with the arrays x (samples first) and y (class numbers)", flag_values=values)
+    flags.DEFINE_integer("threads", 1, "threads of the runtime", lower_bound=1, flag_values=values)
+    (path,) = _parse(values, argv, "evaluate FILE.tflite --data x.npz", 1)
+    from tfcompress.arrays import read_npz
+    from tfcompress.measure import evaluate
+    data = read_npz(_required(values, "data"))
+    missing = {"x", "y"} - set(data)
+    if missing:
+        raise ValueError(f"{values.data} lacks the arrays {sorted(missing)}. It holds: {sorted(data)}.")
+    found = evaluate(path, data["x"], data["y"], threads=values.threads)
+    print(f"accuracy {found.accuracy:.4f}   macro-F1 {found.macro_f1:.4f}   {found.samples} samples")
+    for name, recall in found.recalls.items():
+        print(f"  recall {name}: " + ("no sample" if recall is None else f"{recall:.4f}"))
+
+
+def _diff(argv):
+    values = _flag_values()
+    flags.DEFINE_string("data", None, ".npz of inputs: x, or by input name", flag_values=values)
+    first, second = _parse(values, argv, "diff A.tflite B.tflite --data x.npz", 2)
+    from tfcompress.arrays import read_npz
+    from tfcompress.diff import diff
+    data = read_npz(_required(values, "data"))
+    print(diff(first, second, data["x"] if "x" in data else data))
+
+
+def _study(argv):
+    values = _flag_values()
+    flags.DEFINE_string("output", None, "folder of the study (default: runs/PRESET)", short_name="o", flag_values=values)
+    flags.DEFINE_integer("workers", 1, "processes on this machine", lower_bound=1, flag_values=values)
+    flags.DEFINE_string("ray", None, "address of a Ray cluster, or 'local'", flag_values=values)
+    flags.DEFINE_list("devices", ["host-1thread"], "host-1thread, host-allthreads", flag_values=values)
+    (name,) = _parse(values, argv, "study PRESET", 1, "PRESET: digits, ecg, ecg_full, ecg_resnet, tiny.")
+    with _quiet():
+        from tfcompress.study.run import run_study
+    page = run_study(name, values.output, workers=values.workers, ray=values.ray, devices=tuple(values.devices))
+    print(f"Report: {page.resolve()}")
+
+
+COMMANDS = {"convert": _convert, "inspect": _inspect, "evaluate": _evaluate, "diff": _diff, "study": _study}
+
+
+def _required(values, name):
+    if not values[name].value:
+        raise ValueError(f"--{name} is needed. Call the command with --help to see its flags.")
+    return values[name].value
+
+
+def _parse(values, argv, usage, count, more=""):
+    """Positional arguments of a command, its flags parsed into ``values``; exits after printing ``--help``."""
+    if {"--help", "-h", "-help"} & set(argv):
+        own = values.get_help().split("\nabsl.flags:")[0].split(":\n", 1)[1]
+        print(f"usage: tfcompress {usage} [flags]\n{more}\n\nflags:\n{own.rstrip()}")
+        raise SystemExit(0)
+    try:
+        rest = values(["tfcompress", *argv])[1:]
+    except flags.Error as error:
+        raise ValueError(f"{error}. usage: tfcompress {usage} [flags]") from None
+    if len(rest) != count:
+        raise ValueError(f"Expected {count} argument(s), received {rest}. usage: tfcompress {usage} [flags]")
+    return rest
+
+
+@contextlib.contextmanager
+def _quiet():
+    """TensorFlow's start-up chatter goes nowhere: it is written by C++ before any log level is read."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def main(argv=None):
+    """Entry point. Exit codes: 0 done, 1 the work failed, 2 bad input, 130 stopped by Ctrl-C."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0 if argv else 2
+    if argv[0] not in COMMANDS:
+        print(f"error: unknown command {argv[0]!r}. Known: {', '.join(COMMANDS)}.", file=sys.stderr)
+        return 2
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if not Path("/dev/nvidia0").exists():
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")      # else TensorFlow reports that it found no GPU
+    try:
+        COMMANDS[argv[0]](argv[1:])
+    except SystemExit as stop:
+        return stop.code
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
