@@ -19,7 +19,15 @@ PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
 BACKENDS = ("litert", "tflite_converter")
 STATIC = ("int8", "int16x8")
 
-__all__ = ["Calibration", "CalibrationWarning", "ConversionError", "PRECISIONS", "TFLiteModel", "convert", "convert_all"]
+__all__ = [
+    "Calibration",
+    "CalibrationWarning",
+    "ConversionError",
+    "PRECISIONS",
+    "TFLiteModel",
+    "convert",
+    "convert_all",
+]
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,14 @@ class TFLiteModel:
 
 
 def convert(
-    model_or_path, precision="float32", calibration=None, *, io="float", backend="litert", keep_float=(), static_batch=None
+    model_or_path,
+    precision="float32",
+    calibration=None,
+    *,
+    io="float",
+    backend="litert",
+    keep_float=(),
+    static_batch=None,
 ):
     """Convert a model to ``.tflite`` in one precision, and check the result before returning it.
 
@@ -112,13 +127,21 @@ def convert(
 
 
 def convert_all(
-    model_or_path, precisions=PRECISIONS, calibration=None, *, io="float", backend="litert", keep_float=(), static_batch=None
+    model_or_path,
+    precisions=PRECISIONS,
+    calibration=None,
+    *,
+    io="float",
+    backend="litert",
+    keep_float=(),
+    static_batch=None,
 ):
     """``{precision: TFLiteModel}``: as ``convert``, with one float conversion and one calibration for all."""
     precisions = tuple(precisions)
-    _check_arguments(precisions, calibration, io, backend)
+    _check_arguments(precisions, io, backend)
     worker.start()
     origin = source.read(model_or_path, static_batch)
+    _check_source(origin, precisions, calibration, backend, keep_float)
     with tempfile.TemporaryDirectory(prefix="tfcompress-") as name:
         pipeline = Pipeline(origin, Path(name))
         pipeline.make_float()
@@ -127,13 +150,13 @@ def convert_all(
 
 
 def _make(pipeline, precision, io, backend, keep_float):
-    path, seconds = pipeline.write(precision, io, backend, keep_float)
-    report = pipeline.check(path, precision)
+    path, seconds, notes = pipeline.write(precision, io, backend, keep_float)
+    report = pipeline.check(path, precision, notes)
     spent = dict(pipeline.seconds, quantize=seconds, gate=report.seconds)
     return TFLiteModel(path.read_bytes(), precision, report, spent)
 
 
-def _check_arguments(precisions, calibration, io, backend):
+def _check_arguments(precisions, io, backend):
     unknown = [precision for precision in precisions if precision not in PRECISIONS]
     if unknown:
         raise ValueError(f"Unknown precision: {unknown}. Known: {list(PRECISIONS)}.")
@@ -142,7 +165,27 @@ def _check_arguments(precisions, calibration, io, backend):
     if io not in ("float", "int8"):
         raise ValueError(f"Unknown io: {io!r}. Known: 'float', 'int8'.")
     if io == "int8" and not set(precisions) <= set(STATIC):
-        raise ValueError(f"io='int8' needs a precision with quantized activations, {list(STATIC)}. Received: {list(precisions)}.")
+        raise ValueError(
+            f"io='int8' needs a precision with quantized activations, {list(STATIC)}. Received: {list(precisions)}."
+        )
+
+
+def _check_source(origin, precisions, calibration, backend, keep_float):
+    if origin.aware and set(precisions) != {"int8"}:
+        raise ValueError(
+            f"A quantization-aware model becomes an int8 file. Received precision {list(precisions)}. For the others, "
+            "convert tfcompress.strip(model)."
+        )
     static = [precision for precision in precisions if precision in STATIC]
-    if static and calibration is None:
-        raise ValueError(f"Precision {static} needs calibration data: 100 to 500 typical inputs, prepared as in training.")
+    if static and calibration is None and not origin.aware:
+        raise ValueError(
+            f"Precision {static} needs calibration data: 100 to 500 typical inputs, prepared as in training."
+        )
+    if backend == "tflite_converter" and origin.kind == "tflite":
+        raise ValueError(
+            "backend='tflite_converter' starts from a model. Received a .tflite file: use backend='litert'."
+        )
+    if backend == "tflite_converter" and "int4" in precisions:
+        raise ValueError("TFLiteConverter has no int4: use backend='litert'.")
+    if keep_float and (backend == "tflite_converter" or origin.aware):
+        raise ValueError("keep_float works with backend='litert' (a quantization-aware model has its own keep_float).")

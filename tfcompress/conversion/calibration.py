@@ -8,7 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-FEWEST, MOST = 100, 512  # samples: fewer brings a warning, more are thinned out evenly (arrays) or left unread (streams)
+FEWEST, MOST = (
+    100,
+    512,
+)  # samples: fewer brings a warning, more are thinned out evenly (arrays) or left unread (streams)
 BATCH = 16
 
 
@@ -116,7 +119,12 @@ def _samples(data, inputs):
         yield _named(data, inputs)
     elif hasattr(data, "shape") and not isinstance(data, list | tuple):
         yield _single(data, inputs)
-    elif isinstance(data, list | tuple) and len(inputs) > 1 and len(data) == len(inputs) and not isinstance(data[0], dict):
+    elif (
+        isinstance(data, list | tuple)
+        and len(inputs) > 1
+        and len(data) == len(inputs)
+        and not isinstance(data[0], dict)
+    ):
         yield _positional(data, inputs)
     elif hasattr(data, "__iter__"):
         taken = 0

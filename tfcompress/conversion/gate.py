@@ -105,7 +105,9 @@ def check(path, precision, batches, expected, folder, *, inputs, reference, note
                 runtime=runtime, delegate=delegate,
             )  # fmt: skip
         except ConversionError as error:
-            raise ConversionError(f"The {precision} file does not run in {name}, so nothing was written. {error}") from error
+            raise ConversionError(
+                f"The {precision} file does not run in {name}, so nothing was written. {error}"
+            ) from error
         results = load_batches(answers)
         if main:
             first = results
@@ -132,7 +134,9 @@ def _refuse_nan(results, expected, precision):
     for got, wanted in zip(results, expected, strict=True):
         for name, values in got.items():
             if not np.isfinite(values).all() and np.isfinite(wanted[name]).all():
-                raise ConversionError(f"The {precision} file gives NaN or infinity where the model gives numbers ({name!r}).")
+                raise ConversionError(
+                    f"The {precision} file gives NaN or infinity where the model gives numbers ({name!r})."
+                )
 
 
 def _distance(got, wanted, scale):
@@ -171,7 +175,11 @@ def output_scales(content):
             index = makers[index].inputs[0]
         tensor = graph.tensors[index]
         kind = _TYPES[tensor.type]
-        if kind in ("INT8", "INT16", "UINT8") and tensor.quantization is not None and tensor.quantization.scale is not None:
+        if (
+            kind in ("INT8", "INT16", "UINT8")
+            and tensor.quantization is not None
+            and tensor.quantization.scale is not None
+        ):
             limits = np.iinfo(kind.lower())
             zero = int(tensor.quantization.zeroPoint[0])
             scales[entry.name.decode()] = (float(tensor.quantization.scale[0]), zero, limits.min, limits.max)
@@ -186,7 +194,9 @@ def float_operations(content):
         for op in graph.operators:
             label = operation(model, op)
             kinds = [_TYPES[graph.tensors[i].type] for i in (*op.inputs, *op.outputs) if i >= 0]
-            quantized |= label not in ("QUANTIZE", "DEQUANTIZE") and any(kind in ("INT8", "INT16") for kind in kinds[-1:])
+            quantized |= label not in ("QUANTIZE", "DEQUANTIZE") and any(
+                kind in ("INT8", "INT16") for kind in kinds[-1:]
+            )
             if label in ("QUANTIZE", "DEQUANTIZE"):
                 continue
             name = f"{label} {graph.tensors[op.outputs[0]].name.decode().split(';')[0]}" if len(op.outputs) else label

@@ -46,7 +46,8 @@ class Runner:
     def accepts(self):
         """``{input name: Tensor}`` as a caller sees it: quantized inputs take floats."""
         return {
-            name: replace(tensor, dtype="float32") if tensor.scale else tensor for name, (_, tensor) in self.inputs.items()
+            name: replace(tensor, dtype="float32") if tensor.scale else tensor
+            for name, (_, tensor) in self.inputs.items()
         }
 
     def __call__(self, feed):
@@ -60,9 +61,11 @@ class Runner:
             self._shapes = shapes
         for name, (index, tensor) in self.inputs.items():
             self._interpreter.set_tensor(index, quantize(feed[name], tensor))
+        self._interpreter.reset_all_variables()  # a fused LSTM keeps its state from one run to the next; Keras does not
         self._interpreter.invoke()
         return {
-            name: dequantize(self._interpreter.get_tensor(index), tensor) for name, (index, tensor) in self.outputs.items()
+            name: dequantize(self._interpreter.get_tensor(index), tensor)
+            for name, (index, tensor) in self.outputs.items()
         }
 
 

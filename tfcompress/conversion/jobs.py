@@ -6,7 +6,7 @@ Nothing here is imported by the parent process.
 import time
 from pathlib import Path
 
-from tfcompress.conversion import interpreter, recipe
+from tfcompress.conversion import interpreter, recipe, rewrite
 from tfcompress.conversion.batches import load_batches, save_batches
 
 
@@ -25,15 +25,44 @@ def to_float(saved_model, output):
 
     started = time.perf_counter()
     content = tf.lite.TFLiteConverter.from_saved_model(saved_model, signature_keys=["serving_default"]).convert()
-    Path(output).write_bytes(content)
+    Path(output).write_bytes(rewrite.expand_dims_to_reshape(content))
     return time.perf_counter() - started
+
+
+def to_precision(saved_model, precision, output, batches=None, io="float"):
+    """The same precision by TFLiteConverter alone. Precision "qat": fake-quants in the graph carry the ranges."""
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_saved_model(saved_model, signature_keys=["serving_default"])
+    if precision != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if precision == "int16x8":
+        wide = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+        converter.target_spec.supported_ops = [wide, tf.lite.OpsSet.TFLITE_BUILTINS]
+    if precision in ("int8", "int16x8"):
+        fed = load_batches(batches)
+        converter.representative_dataset = lambda: (
+            {n: a[i : i + 1] for n, a in b.items()} for b in fed for i in _rows(b)
+        )
+    if io == "int8":
+        converter.inference_input_type = converter.inference_output_type = (
+            tf.int16 if precision == "int16x8" else tf.int8
+        )
+    Path(output).write_bytes(converter.convert())
+    return []
+
+
+def _rows(batch):
+    return range(len(next(iter(batch.values()))))
 
 
 def adopt(path, output):
     """Check a float ``.tflite`` file from elsewhere, give it a signature if it has none, write it to ``output``."""
     content = recipe.with_signature(Path(path).read_bytes())
     interpreter.Runner(content)
-    Path(output).write_bytes(content)
+    Path(output).write_bytes(rewrite.expand_dims_to_reshape(content))
 
 
 def calibrate(float_file, batches, output):
@@ -44,11 +73,10 @@ def calibrate(float_file, batches, output):
 
 
 def quantize(float_file, precision, output, ranges=None, io="float", keep_float=()):
-    """Derive one precision from the float file. Returns seconds."""
-    started = time.perf_counter()
-    content = recipe.quantize(Path(float_file).read_bytes(), precision, ranges, io=io, keep_float=keep_float)
+    """Derive one precision from the float file. Returns notes on what fell back."""
+    content, notes = recipe.quantize(Path(float_file).read_bytes(), precision, ranges, io=io, keep_float=keep_float)
     Path(output).write_bytes(content)
-    return time.perf_counter() - started
+    return notes
 
 
 def run(file, batches, output, runtime, delegate):
@@ -56,4 +84,3 @@ def run(file, batches, output, runtime, delegate):
     runner = interpreter.Runner(Path(file).read_bytes(), runtime=runtime, delegate=delegate)
     results = [runner(feed) for feed in load_batches(batches)]
     save_batches(output, results)
-

@@ -86,25 +86,40 @@ class Pipeline:
         return self._ranges
 
     def write(self, precision, io, backend, keep_float):
-        """The file of one precision. Returns its path and the seconds its making took."""
+        """The file of one precision. Returns its path, the seconds it took and notes on what fell back."""
         output = self.folder / f"{precision}.tflite"
+        if backend == "tflite_converter" or self.origin.aware:
+            return output, *self._write_with_converter(output, precision, io)
         ranges = str(self.ranges()) if precision in ("int8", "int16x8") else None
-        started = time.perf_counter()
+        started, notes = time.perf_counter(), []
         if precision == "float32":
             shutil.copyfile(self.float_file, output)
         else:
-            worker.run(
+            notes = worker.run(
                 "quantize", self.folder, float_file=str(self.float_file), precision=precision, output=str(output),
                 ranges=ranges, io=io, keep_float=keep_float,
             )  # fmt: skip
-        return output, time.perf_counter() - started
+        return output, time.perf_counter() - started, notes
 
-    def check(self, path, precision):
+    def _write_with_converter(self, output, precision, io):
+        fed = self.folder / "calibration.npz"
+        if precision in ("int8", "int16x8") and not fed.exists():
+            save_batches(fed, self.batches)
+        folder, wanted = str(self.saved_model()), "qat" if self.origin.aware else precision
+        started = time.perf_counter()
+        notes = worker.run(
+            "to_precision", self.folder, saved_model=folder, precision=wanted, output=str(output),
+            batches=str(fed), io=io,
+        )  # fmt: skip
+        return time.perf_counter() - started, notes
+
+    def check(self, path, precision, notes):
         """The gate."""
         expected, reference = self.expected()
         return gate.check(
-            path, precision, self._fed, expected, self.folder, inputs=self.inputs_are, reference=reference, notes=self.notes
-        )
+            path, precision, self._fed, expected, self.folder,
+            inputs=self.inputs_are, reference=reference, notes=[*self.notes, *notes],
+        )  # fmt: skip
 
 
 def _recall(origin):

@@ -9,20 +9,26 @@ from ai_edge_litert.tools import flatbuffer_utils
 from litert_quantizer import calibrator, qtyping, quantizer, recipe_manager
 from litert_quantizer.utils import qsv_utils, tfl_flatbuffer_utils
 
+from tfcompress.conversion.worker import InputError
+
 SIGNATURE = "serving_default"
 _OP = qtyping.TFLOperationName
 _WEIGHTS_BITS4 = (_OP.FULLY_CONNECTED, _OP.CONV_2D, _OP.EMBEDDING_LOOKUP)
-_SMALLEST_RANGE = {"int8": 1e-6, "int16x8": 1e-4}  # below it 6 / scale (ReLU6) overflows an int32 and the file won't load
+_SMALLEST_RANGE = {
+    "int8": 1e-6,
+    "int16x8": 1e-4,
+}  # below it 6 / scale (ReLU6) overflows an int32 and the file won't load
 _FLOAT16 = (_OP.FULLY_CONNECTED, _OP.CONV_2D, _OP.DEPTHWISE_CONV_2D, _OP.CONV_2D_TRANSPOSE, _OP.EMBEDDING_LOOKUP)
 
 
-def rules(precision, io="float", keep_float=()):
+def rules(precision, io="float", keep_float=(), loops=()):
     """litert-quantizer's rules for one precision; later rules win.
 
     Args:
         precision: float16, dynamic, int8, int16x8 or int4.
         io: "float" leaves inputs and outputs float; "int8" (int16 for int16x8) quantizes them.
         keep_float: regular expressions on op names (the names of their outputs): these ops stay float.
+        loops: the same for the bodies of loops, which static precisions leave dynamic.
     """
     manager = recipe_manager.RecipeManager()
     if precision == "float16":
@@ -38,19 +44,39 @@ def rules(precision, io="float", keep_float=()):
         if io == "float":
             for op in (_OP.INPUT, _OP.OUTPUT):
                 manager.add_quantization_config(".*", op, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE)
+    for pattern in loops:  # the body of a WHILE keeps float activations: its state has no fixed range
+        manager.add_quantization_config(pattern, _OP.ALL_SUPPORTED, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE)
+        for op in (_OP.FULLY_CONNECTED, _OP.CONV_2D):
+            manager.add_dynamic_config(pattern, op, 8)
     for pattern in keep_float:
         manager.add_quantization_config(pattern, _OP.ALL_SUPPORTED, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE)
     return manager
 
 
 def quantize(content, precision, ranges=None, *, io="float", keep_float=()):
-    """A float flatbuffer in another precision. ``ranges`` is the file that ``calibrate`` wrote (int8 and int16x8)."""
+    """A float flatbuffer in another precision, and notes on what fell back.
+
+    ``ranges`` is the file that ``calibrate`` wrote (int8 and int16x8).
+    """
     check_patterns(content, keep_float)
+    loops, notes = (), []
+    if precision in _SMALLEST_RANGE:
+        loops = loop_operations(content)
+        if loops:
+            notes.append(f"{precision}: {len(loops)} operations inside loops keep float activations and int8 weights")
     engine = quantizer.Quantizer(bytes(content))
-    engine.load_quantization_recipe(rules(precision, io, keep_float).get_quantization_recipe())
+    patterns = [f"^{re.escape(name)}$" for name in loops]
+    engine.load_quantization_recipe(rules(precision, io, keep_float, patterns).get_quantization_recipe())
     statistics = calibration_ranges(ranges, _SMALLEST_RANGE[precision]) if engine.need_calibration else None
     result = engine.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)
-    return bytes(result.quantized_model)
+    return bytes(result.quantized_model), notes
+
+
+def loop_operations(content):
+    """Names of all operations outside the main graph: the conditions and bodies of WHILE and IF."""
+    model = tfl_flatbuffer_utils.read_model(bytes(content))
+    scope = tfl_flatbuffer_utils.get_op_scope
+    return sorted({scope(op, graph.tensors) for graph in model.subgraphs[1:] for op in graph.operators})
 
 
 def calibrate(content, batches, output):
@@ -62,7 +88,9 @@ def calibrate(content, batches, output):
         qsv_update_func=qsv_utils.min_max_update,
     )
     engine.calibrate({SIGNATURE: batches}, manager)
-    ranges = {name: [float(np.min(v["min"])), float(np.max(v["max"]))] for name, v in engine.get_model_qsvs().items() if v}
+    ranges = {
+        name: [float(np.min(v["min"])), float(np.max(v["max"]))] for name, v in engine.get_model_qsvs().items() if v
+    }
     with open(output, "w") as file:
         json.dump(ranges, file)
 
@@ -81,18 +109,22 @@ def check_patterns(content, patterns):
     if not patterns:
         return
     model = tfl_flatbuffer_utils.read_model(bytes(content))
-    names = [tfl_flatbuffer_utils.get_op_scope(op, graph.tensors) for graph in model.subgraphs for op in graph.operators]
+    names = [
+        tfl_flatbuffer_utils.get_op_scope(op, graph.tensors) for graph in model.subgraphs for op in graph.operators
+    ]
     unused = [pattern for pattern in patterns if not any(re.search(pattern, name) for name in names)]
     if unused:
         known = sorted({name.split(";")[0] for name in names})[:40]
-        raise ValueError(f"These keep_float patterns matched no operation: {unused}. Operations of this model: {known}.")
+        raise InputError(
+            f"These keep_float patterns matched no operation: {unused}. Operations of this model: {known}."
+        )
 
 
 def with_signature(content):
     """The file with a signature, so that its inputs and outputs have names (files from elsewhere may have none)."""
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
     if any(tensor.type == schema.TensorType.INT8 for graph in model.subgraphs for tensor in graph.tensors):
-        raise ValueError("Expected a float .tflite file to start from. Received one that is quantized already.")
+        raise InputError("Expected a float .tflite file to start from. Received one that is quantized already.")
     if model.signatureDefs:
         return bytes(content)
     graph, entry = model.subgraphs[0], schema.SignatureDefT()

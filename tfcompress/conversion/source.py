@@ -1,6 +1,7 @@
 """What ``convert`` accepts -> a folder with a SavedModel or a float ``.tflite`` that the child process can read."""
 
 import hashlib
+import itertools
 import json
 import zipfile
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ class Source:
         fingerprint: hash of the content; equal fingerprints give equal float files.
         input_names: in the model's own order.
         static_batch: batch size of the file, ``None`` for a free one.
+        aware: the model was trained with ``quantize_aware``.
         notes: what the user should know (e.g. "batch fixed at 1: LSTM").
     """
 
@@ -30,6 +32,7 @@ class Source:
     fingerprint: str
     input_names: tuple = ()
     static_batch: int | None = None
+    aware: bool = False
     notes: list = field(default_factory=list)
 
     def layers(self):
@@ -52,7 +55,9 @@ def read(model_or_path, static_batch=None):
 
 def _from_bytes(content, name):
     if content[4:8] != b"TFL3":
-        raise ValueError(f"Expected a .tflite file (a flatbuffer marked TFL3). Received {name}, which is none or is damaged.")
+        raise ValueError(
+            f"Expected a .tflite file (a flatbuffer marked TFL3). Received {name}, which is none or is damaged."
+        )
     return Source("tflite", content, hashlib.sha256(content).hexdigest())
 
 
@@ -99,14 +104,18 @@ def load_keras(path):
 def _from_model(model, static_batch):
     check_model(model)
     notes = []
-    recurrent = sorted({layer.name for layer in _layers(model) if type(layer).__name__ in RECURRENT and not _unrolled(layer)})
+    recurrent = sorted(
+        {layer.name for layer in _layers(model) if type(layer).__name__ in RECURRENT and not _unrolled(layer)}
+    )
     if recurrent and static_batch is None:
         static_batch = 1
         notes.append(f"batch fixed at 1: TFLite has no dynamic batch for {', '.join(recurrent)}")
     batch = model.inputs[0].shape[0]
     if batch is not None and static_batch is None:
         static_batch = batch
-    return Source("keras", model, _fingerprint(model, static_batch), tuple(input_names(model)), static_batch, notes)
+    return Source(
+        "keras", model, _fingerprint(model, static_batch), tuple(input_names(model)), static_batch, _aware(model), notes
+    )
 
 
 def check_model(model):
@@ -126,7 +135,9 @@ def check_model(model):
         raise ValueError(
             f"This model still trains compressed layers: {wrapped[:5]}. Call tfcompress.strip(model) first and convert that."
         )
-    half = sorted({layer.name for layer in _layers(model) if getattr(layer, "compute_dtype", "") in ("float16", "bfloat16")})
+    half = sorted(
+        {layer.name for layer in _layers(model) if getattr(layer, "compute_dtype", "") in ("float16", "bfloat16")}
+    )
     if half:
         raise ValueError(
             f"These layers compute in half precision, which TFLite's kernels don't: {half[:5]}. Build the same model under "
@@ -136,7 +147,9 @@ def check_model(model):
         values = np.asarray(weight)
         if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
             name = getattr(weight, "path", weight.name)
-            raise ValueError(f"Weight {name!r} holds NaN or infinity. The training has diverged: convert an earlier checkpoint.")
+            raise ValueError(
+                f"Weight {name!r} holds NaN or infinity. The training has diverged: convert an earlier checkpoint."
+            )
 
 
 def _aware(model):
@@ -170,6 +183,10 @@ def export(source, folder):
     import tensorflow as tf
 
     model, names = source.value, output_names(source.value)
+    if source.aware:
+        from tfcompress.quantization.aware import bake_aware
+
+        model = bake_aware(model)
 
     def serve(*arrays):
         flat = tf.nest.flatten(model(tf.nest.pack_sequence_as(_structure(model), list(arrays)), training=False))
@@ -196,11 +213,23 @@ def reference(source, batches):
     import tensorflow as tf
 
     model, names, results = source.value, output_names(source.value), []
-    for batch in batches:
-        arrays = [tf.constant(batch[name]) for name in source.input_names]
+    for group in _runs_together(batches, model.inputs[0].shape[0] is None):
+        arrays = [tf.constant(np.concatenate([batch[name] for batch in group])) for name in source.input_names]
         flat = tf.nest.flatten(model(tf.nest.pack_sequence_as(_structure(model), arrays), training=False))
-        results.append({name: np.asarray(value) for name, value in zip(names, flat, strict=True)})
+        sizes = np.cumsum([len(next(iter(batch.values()))) for batch in group])[:-1]
+        parts = [np.split(np.asarray(value), sizes) for value in flat]
+        results += [dict(zip(names, part, strict=True)) for part in zip(*parts, strict=True)]
     return results
+
+
+def _runs_together(batches, free, size=32):
+    """Group neighbouring batches of equal shapes: a recurrent net in batches of one is slow in Keras."""
+    if not free:
+        return [[batch] for batch in batches]
+    shapes = itertools.groupby(batches, key=lambda batch: {name: array.shape for name, array in batch.items()})
+    whole = [list(group) for _, group in shapes]
+    steps = [max(1, size // len(next(iter(group[0].values())))) for group in whole]
+    return [group[i : i + step] for group, step in zip(whole, steps, strict=True) for i in range(0, len(group), step)]
 
 
 def _structure(model):

@@ -18,6 +18,10 @@ class ConversionError(RuntimeError):
     """A model could not be converted, or the file made from it does not load or run."""
 
 
+class InputError(ValueError):
+    """Raised inside a job where the user's input is at fault: it comes out of ``run`` as a plain ValueError."""
+
+
 class Worker:
     """The parent's end of the pipe. ``run`` may be called from several threads; jobs then wait for each other."""
 
@@ -66,7 +70,9 @@ class Worker:
                 raise
             if not reply:
                 code = self._process.wait()
-                raise ConversionError(f"The conversion process could not work (exit code {code}). Is TensorFlow installed?")
+                raise ConversionError(
+                    f"The conversion process could not work (exit code {code}). Is TensorFlow installed?"
+                )
         return _read_answer(job, json.loads(reply)["exit_code"], answer, log)
 
     def stop(self):
@@ -86,6 +92,8 @@ def _read_answer(job, exit_code, answer, log):
     if exit_code or not answer.exists():
         raise ConversionError(f"The {job} step ended with exit code {exit_code}.{_tail(log)}")
     content = json.loads(answer.read_text())
+    if content.get("kind") == InputError.__name__:
+        raise ValueError(content["error"])
     if "error" in content:
         raise ConversionError(content["error"])
     return content["value"]
@@ -141,7 +149,8 @@ def _work(jobs, request):
     try:
         content = {"value": getattr(jobs, request["job"])(**request["arguments"])}
     except Exception as error:  # noqa: BLE001 - whatever went wrong is handed to the parent, which raises it
-        content = {"error": f"{type(error).__name__}: {error}"}
+        kind = type(error).__name__
+        content = {"error": str(error) if kind == InputError.__name__ else f"{kind}: {error}", "kind": kind}
     Path(request["answer"]).write_text(json.dumps(content))
     sys.stdout.flush()
     sys.stderr.flush()
