@@ -82,7 +82,7 @@ def test_files_and_functions_stay_small():
 
 
 def test_nothing_dangerous_or_nameless():
-    banned = re.compile(r"allow_pickle=True|pickle\.load|shell=True|os\.system\(|raise NotImplementedError|\.\./shared")
+    banned = re.compile(r"allow_pickle=True|pickle\.load|shell=True|os\.system\(|except:|\.\./shared")
     for path in sources("tfcompress", "android_bench", "scripts"):
         assert path.stem not in ("utils", "helpers", "misc", "common")
         assert not banned.search(path.read_text()), f"{path}: {banned.search(path.read_text())[0]}"

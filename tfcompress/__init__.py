@@ -1,12 +1,15 @@
 """tfcompress: from a Keras model to a small, fast, verified ``.tflite`` on real Android phones.
 
-The public names are imported when first used, so that ``tfcompress --help`` and ``import tfcompress.inspect`` do not
-wait for TensorFlow.
+What needs TensorFlow is imported when first used, so that ``tfcompress --help`` and work on files do not wait for it.
 """
 
 import importlib
 
 from tfcompress._version import __version__
+from tfcompress.convert import TFLiteModel, convert, convert_all
+from tfcompress.diff import diff
+from tfcompress.inspect import inspect
+from tfcompress.measure import evaluate
 
 _HOME = {
     "Chain": "chain",
@@ -21,22 +24,16 @@ _HOME = {
     "OneShot": "schedules",
     "Polynomial": "schedules",
     "Prune": "pruning.prune",
-    "TFLiteModel": "convert",
     "Uniform": "quantization.uniform",
     "compress": "model",
-    "convert": "convert",
-    "convert_all": "convert",
-    "diff": "diff",
-    "evaluate": "measure",
     "from_tf_keras": "legacy",
-    "inspect": "inspect",
     "quantize_aware": "quantization.aware",
     "run_study": "study.run",
     "skipped_layers": "quantization.aware",
     "straight_through": "method",
     "strip": "model",
 }
-__all__ = ["__version__", *_HOME]
+__all__ = ["TFLiteModel", "__version__", "convert", "convert_all", "diff", "evaluate", "inspect", *_HOME]
 
 
 def __getattr__(name):

@@ -52,7 +52,7 @@ def _inspect(argv):
     flags.DEFINE_bool("weights", False, "a line for every weight tensor", flag_values=values)
     (path,) = _parse(values, argv, "inspect FILE.tflite", 1)
     from tfcompress.inspect import inspect
-    print(inspect(path).text(weights=values.weights), end="")
+    print(inspect(path).text(each_weight=values.weights), end="")
 
 
 def _evaluate(argv):

@@ -1,0 +1,68 @@
+"""The commands as a user types them: in process, so that TensorFlow is imported once."""
+
+import json
+
+import numpy as np
+import pytest
+import small_files
+
+from android_bench import cli as bench_cli
+from tfcompress import cli
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    small_files.model().save(folder / "net.keras")
+    np.savez(folder / "calibration.npz", picture=small_files.X)
+    np.savez(folder / "data.npz", x=small_files.X, y=np.arange(len(small_files.X)) % 4)
+    return folder
+
+
+def test_convert_inspect_evaluate_diff_and_bench(folder, capsys):
+    def run(*argv):
+        code = cli.main([str(a) for a in argv])
+        return code, capsys.readouterr().out
+    assert run("convert", folder / "net.keras", "-o", folder / "float.tflite")[0] == 0
+    code, text = run("convert", folder / "net.keras", "--precision", "int8", "--calibration",
+                     folder / "calibration.npz", "-o", folder / "int8.tflite")
+    assert code == 0 and "int8" in text and "top-1" in text
+    assert (folder / "int8.tflite").read_bytes()[4:8] == b"TFL3"
+    code, text = run("inspect", folder / "int8.tflite")
+    assert code == 0 and "CONV_2D" in text
+    code, text = run("evaluate", folder / "int8.tflite", "--data", folder / "data.npz")
+    assert code == 0 and text.startswith("accuracy 0.") and "recall 3" in text
+    code, text = run("diff", folder / "float.tflite", folder / "int8.tflite", "--data", folder / "data.npz")
+    assert code == 0 and "SNR" in text
+    assert bench_cli.main(["host", str(folder / "int8.tflite"), "--runs", "5"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row["latency_p50_us"] > 0 and row["energy_joules"] is None
+
+
+@pytest.mark.parametrize("argv, said", [
+    (["cnvert"], "unknown command 'cnvert'. Known: convert"),
+    (["convert"], "Expected 1 argument"),
+    (["convert", "nowhere.keras"], "nowhere.keras"),
+    (["convert", "x.keras", "--precison", "int8"], "precison"),
+    (["convert", "x.keras", "-o", "/nowhere/x.tflite"], "/nowhere"),
+    (["inspect", "nowhere.tflite"], "nowhere.tflite"),
+    (["evaluate", "x.tflite"], "--data is needed"),
+    (["evaluate", "x.tflite", "--data", "nowhere.npz"], "nowhere.npz"),
+    (["study", "cats"], "Unknown preset 'cats'. Known: digits"),
+], ids=lambda v: " ".join(v) if isinstance(v, list) else "")
+def test_bad_input_is_one_line_and_exit_code_2(argv, said, capsys):
+    assert cli.main(argv) == 2
+    out, err = capsys.readouterr()
+    assert said in err and err.startswith("error: ") and err.count("\n") == 1 and not out
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_help_of_every_command(command, capsys):
+    assert cli.main([command, "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"usage: tfcompress {command}")
+
+
+def test_android_bench_help_and_errors(capsys):
+    assert bench_cli.main(["--help"]) == 0 and bench_cli.main([]) == 2
+    assert bench_cli.main(["host", "nowhere.tflite"]) == 2
+    assert "nowhere.tflite" in capsys.readouterr().err

@@ -1,0 +1,25 @@
+"""The README's tour runs as it stands, and its method table names files that exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_tour_runs(tmp_path, monkeypatch, capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
+    accuracy, size = capsys.readouterr().out.splitlines()[-1].split()
+    assert float(accuracy) > 0.6 and int(size) == (tmp_path / "small.tflite").stat().st_size
+    assert sum(bool(line.strip()) for line in code.splitlines()) <= 20
+
+
+def test_files_named_in_the_readme_exist():
+    names = re.findall(r"`((?:tfcompress|android_bench|scripts|tests)/[\w/.]+)`", README)
+    assert len(names) > 8
+    for name in names:
+        assert (Path(__file__).parent.parent / name).exists(), name
