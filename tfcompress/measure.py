@@ -1,6 +1,7 @@
 """What a `.tflite` file does and weighs, measured on the file itself: the thing that ships."""
 
 import gzip
+from collections.abc import Iterator
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
@@ -41,17 +42,13 @@ def run(model, x, *, threads: int = 1, xnnpack: bool = True) -> list[np.ndarray]
         ValueError: not a `.tflite` file, an input that lacks or has another shape or kind than the model's.
     """
     content = flatbuffer.content_of(model)
-    kernels = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    try:
-        interpreter = Interpreter(model_content=content, num_threads=threads, experimental_op_resolver_type=kernels)
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(f"LiteRT can't load this .tflite file of {len(content)} bytes: {error}") from None
-    details = interpreter.get_input_details()
-    arrays = [_fit(array, detail) for array, detail in zip(_ordered(x, details, content), details, strict=True)]
-    samples = {len(array) for array in arrays}
-    if len(samples) != 1 or samples == {0}:
-        raise ValueError(f"Expected inputs of the same length, one sample or more. Received: {sorted(samples)}")
-    return _run(interpreter, details, arrays, samples.pop())
+    interpreter = load(content, threads=threads, xnnpack=xnnpack)
+    fixed, collected = fixed_batch(interpreter), []
+    for count in feed(interpreter, x, content):
+        details = interpreter.get_output_details()
+        outputs = [real(interpreter.get_tensor(detail["index"]), detail) for detail in details]
+        collected.append([part[:count] if part.ndim and len(part) == fixed else part for part in outputs])
+    return [np.concatenate([np.atleast_1d(part) for part in parts]) for parts in zip(*collected, strict=True)]
 
 
 def sizes(model) -> tuple[int, int]:
@@ -118,16 +115,44 @@ def _fit(array: np.ndarray, detail) -> np.ndarray:
     return array.astype(detail["dtype"])
 
 
-def _run(interpreter, details, arrays, samples) -> list[np.ndarray]:
-    elastic = all(len(d["shape_signature"]) and d["shape_signature"][0] == -1 for d in details)
-    fixed = int(details[0]["shape"][0])
+def load(content: bytes, *, threads: int = 1, xnnpack: bool = True, keep_all: bool = False) -> Interpreter:
+    """An interpreter of the file; `keep_all` keeps the values of every tensor readable after a run."""
+    kernels = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    try:
+        return Interpreter(
+            model_content=content, num_threads=threads, experimental_op_resolver_type=kernels,
+            experimental_preserve_all_tensors=keep_all,
+        )  # fmt: skip
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"LiteRT can't load this .tflite file of {len(content)} bytes: {error}") from None
+
+
+def fixed_batch(interpreter) -> int | None:
+    """How many samples the file takes at a time; None if any number."""
+    details = interpreter.get_input_details()
+    if all(len(detail["shape_signature"]) and detail["shape_signature"][0] == -1 for detail in details):
+        return None
+    return int(details[0]["shape"][0])
+
+
+def feed(interpreter, x, content: bytes, step: int | None = None) -> Iterator[int]:
+    """Run the interpreter over `x`, some samples at a time, and yield how many after each run.
+
+    The last batch is filled up with copies of the last sample where the file's batch is fixed.
+    """
+    details = interpreter.get_input_details()
+    arrays = [_fit(array, detail) for array, detail in zip(_ordered(x, details, content), details, strict=True)]
+    samples = {len(array) for array in arrays}
+    if len(samples) != 1 or samples == {0}:
+        raise ValueError(f"Expected inputs of the same length, one sample or more. Received: {sorted(samples)}")
+    fixed = fixed_batch(interpreter)
     largest = max(array[0].size for array in arrays)
-    step = min(256, max(1, _CHUNK // max(1, largest))) if elastic else fixed
-    shapes, collected = None, []
-    for start in range(0, samples, step):
+    step = fixed or step or min(256, max(1, _CHUNK // max(1, largest)))
+    shapes = None
+    for start in range(0, samples.pop(), step):
         chunk = [array[start : start + step] for array in arrays]
         count = len(chunk[0])
-        if not elastic and count < step:
+        if fixed and count < step:
             chunk = [np.concatenate([part, np.repeat(part[-1:], step - count, axis=0)]) for part in chunk]
         if shapes != [part.shape for part in chunk]:
             shapes = [part.shape for part in chunk]
@@ -138,11 +163,10 @@ def _run(interpreter, details, arrays, samples) -> list[np.ndarray]:
             interpreter.set_tensor(detail["index"], part)
         interpreter.reset_all_variables()
         interpreter.invoke()
-        outputs = [_real(interpreter.get_tensor(d["index"]), d) for d in interpreter.get_output_details()]
-        collected.append([part[:count] if part.ndim and len(part) == len(chunk[0]) else part for part in outputs])
-    return [np.concatenate([np.atleast_1d(part) for part in parts]) for parts in zip(*collected, strict=True)]
+        yield count
 
 
-def _real(values: np.ndarray, detail) -> np.ndarray:
+def real(values: np.ndarray, detail) -> np.ndarray:
+    """Real values of a tensor that may be quantized (one scale for the whole tensor)."""
     scale, zero = detail["quantization"]
     return (values.astype(np.float32) - zero) * np.float32(scale) if scale else values
