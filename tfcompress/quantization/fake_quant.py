@@ -1,0 +1,154 @@
+"""Activations on the integer grid: the fake-quantization layers of training, and the fixed one of conversion."""
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from tfcompress.method import serializable, straight_through
+from tfcompress.wrapper import read
+
+
+def _round(x, low, high, bits):
+    return tf.quantization.fake_quant_with_min_max_vars(x, low, high, num_bits=bits)
+
+
+@serializable
+class FakeQuant(keras.layers.Layer):
+    """Round a tensor to ``2**bits`` levels between ``low`` and ``high``; zero is always one of the levels.
+
+    Forward: ``s * round(clip(x, low, high) / s)`` with ``s = (high - low) / (2**bits - 1)``, the range nudged so that
+    zero is exact. Gradient: that of ``x`` inside the range, 0 outside (Jacob et al. 2018, arXiv:1712.05877).
+
+    Input: any shape, float32. Output: ``(x', grid)``; ``grid`` is the tensor ``[low, high, s]``, for the layers that
+    compute on ``x'`` and round to multiples of its step.
+
+    Args:
+        bits: 2..16.
+        fixed: ``(low, high)`` where TFLite fixes the range (sigmoid, softmax, tanh); then nothing is learned.
+        nonnegative: ``low`` is 0 (behind a ReLU), which saves a pass over the tensor.
+        members: how many tensors share the grid (inputs of a concatenation): the range is the union of theirs, and
+            each call says with ``member`` which one it brings.
+        momentum: of the moving average of batch minima and maxima. It moves in training only, starts at the first
+            batch's range, and stands still while ``layer.trainable`` is False (``freeze_ranges``).
+        fence: the tensor comes from a layer that stays float: see ``Fence``.
+
+    >>> x, grid = FakeQuant(fixed=(0.0, 2.55))(ops.array([-1.0, 0.014, 9.0]))
+    >>> [round(float(v), 4) for v in x], [round(float(v), 4) for v in grid]
+    ([0.0, 0.01, 2.55], [0.0, 2.55, 0.01])
+    """
+
+    def __init__(self, bits=8, fixed=None, nonnegative=False, members=1, momentum=0.99, fence=False, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.bits, self.fixed, self.nonnegative = bits, fixed and tuple(fixed), nonnegative
+        self.members, self.momentum, self.fence = members, momentum, fence
+        self.observing = False                           # calibrate() sets it: learn the range outside training, too
+
+    def build(self, input_shape=None):
+        if self.fixed is None:                           # rows of zeros: nothing seen yet
+            self.range = self.add_weight(name="range", shape=(self.members, 2), initializer="zeros", trainable=False)
+
+    @property
+    def limits(self):
+        """``(low, high)`` as floats; ``(0.0, 0.0)`` before any data was seen."""
+        if self.fixed:
+            return self.fixed
+        known = read(self.range)
+        return float(known[:, 0].min()), float(known[:, 1].max())
+
+    def call(self, x, member=0, training=False):
+        if self.fixed:
+            low, high = (ops.convert_to_tensor(v, "float32") for v in self.fixed)
+        else:
+            known = self.range.value
+            if self.observing or (training and self.trainable):
+                known = self._observe(x, known, member)
+                self.range.assign(known)
+            else:                                        # nothing seen yet: the range of this batch
+                known = tf.cond(ops.max(known) > 0, lambda: known, lambda: self._batch(x)[None])
+            low, high = ops.min(known[:, 0]), ops.max(known[:, 1])
+        step = (high - low) / float(2**self.bits - 1)
+        return _round(x, low, high, self.bits), ops.stack([low, high, step])
+
+    def _batch(self, x):
+        x = ops.stop_gradient(x)
+        low = ops.zeros(()) if self.nonnegative else ops.minimum(ops.min(x), 0.0)
+        return ops.stack([low, ops.maximum(ops.max(x), 1e-6)])
+
+    def _observe(self, x, known, member):
+        """The ranges with the row of ``member`` moved towards this batch's."""
+        row, batch = known[member], self._batch(x)
+        moved = ops.where(row[1] > row[0], row + (1.0 - self.momentum) * (batch - row), batch)
+        if self.members == 1:
+            return moved[None]
+        return ops.where(ops.arange(self.members)[:, None] == member, moved, known)
+
+    def compute_output_spec(self, x, member=0, training=False):
+        return keras.KerasTensor(x.shape, dtype="float32"), keras.KerasTensor((3,), dtype="float32")
+
+    def get_config(self):
+        names = ("bits", "fixed", "nonnegative", "members", "momentum", "fence")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+@serializable
+class IntegerAverage(keras.layers.Wrapper):
+    """An average pool (or bilinear resize) on integers: TFLite rounds its result to the grid of its input.
+
+    Called with ``(x, grid)``. It pools the whole numbers ``x / step``, so that ties (the mean of 1 and 2) are exact.
+    Ties go where TFLite's kernels send them: of pools away from code 0 (codes run from -128), of resizes up.
+    """
+
+    def __init__(self, layer, bits=8, **kwargs):
+        super().__init__(layer, **{"dtype": "float32", **kwargs})
+        self.bits = bits
+
+    def build(self, x_shape, grid_shape=None):
+        super().build(x_shape)
+
+    def call(self, x, grid):
+        codes = x / grid[2]
+        mean = self.layer(straight_through(codes, ops.round(codes)))
+        if isinstance(self.layer, keras.layers.UpSampling2D):
+            rounded = ops.floor(mean + 0.5)
+        else:
+            zero = ops.round(-grid[0] / grid[2]) - 2.0**(self.bits - 1)
+            rounded = ops.sign(mean + zero) * ops.floor(ops.abs(mean + zero) + 0.5) - zero
+        return straight_through(mean, rounded) * grid[2]
+
+    def get_config(self):
+        return {**super().get_config(), "bits": self.bits}
+
+    def compute_output_spec(self, x, grid):
+        return self.layer.compute_output_spec(x)
+
+
+@serializable
+class FixedQuant(keras.layers.Layer):
+    """What ``bake_aware`` leaves of a ``FakeQuant``: one op with constant limits, which the TFLite converter reads."""
+
+    def __init__(self, low, high, bits=8, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.low, self.high, self.bits = low, high, bits
+
+    def call(self, x):
+        return tf.quantization.fake_quant_with_min_max_args(x, self.low, self.high, num_bits=self.bits)
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, dtype="float32")
+
+    def get_config(self):
+        return {**super().get_config(), "low": self.low, "high": self.high, "bits": self.bits}
+
+
+@serializable
+class Fence(keras.layers.Layer):
+    """The identity, as an op that has no int8 form: what is before it stays float in the converter's eyes.
+
+    Without it a Conv that was kept float, between two fake-quantized tensors, is made int8 nevertheless.
+    """
+
+    def call(self, x):
+        return tf.cast(tf.cast(x, tf.float64), tf.float32)
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, dtype="float32")
