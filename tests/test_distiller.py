@@ -315,3 +315,20 @@ def test_penalty_of_the_students_methods_is_in_the_loss(data):
     distiller.compile("sgd")
     expected = (student.layers[0].latent("kernel") ** 2).sum()
     assert distiller.evaluate(data[0], verbose=0, return_dict=True)["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("activation", [None, "softmax"])
+def test_quantization_aware_student(data, activation):
+    from tfcompress import CompressionCallback, OneShot, Prune, compress, quantize_aware
+
+    teacher = net(16, seed=23, activation=activation)
+    fit(teacher, data, epochs=20, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=activation is None))
+    student = quantize_aware(net(seed=24, activation=activation))
+    assert head_of(student) == (activation or "logits")
+    student = compress(student, Prune(OneShot(0.5)))
+    distiller = Distiller(student, teacher, temperature=2.0, alpha=0.5)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=activation is None)
+    history = fit(distiller, data, loss=loss, epochs=8, callbacks=[CompressionCallback()])
+    assert history["soft_loss"][-1] < history["soft_loss"][0]
+    assert history["sparsity"][-1] == 16 / 56                      # half of the hidden kernel, none of the head
+    assert len(np.unique(distiller.predict(data[0], verbose=0))) <= 256
