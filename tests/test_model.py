@@ -127,3 +127,9 @@ def test_frozen_layers_stay_frozen():
     model = compress(base, HALF)
     assert not model.get_layer("conv").trainable
     assert "conv" not in {v.path.split("/")[0] for v in model.trainable_variables}
+
+
+def test_strip_sends_a_quantization_aware_model_to_convert():
+    from tfcompress import quantize_aware
+    with pytest.raises(ValueError, match="quantization-aware.*convert"):
+        strip(compress(quantize_aware(image_net()), HALF))

@@ -247,6 +247,9 @@ def strip(model):
     Warns where a method that works between steps was never run, i.e. the callback was forgotten.
     """
     check_model(model)
+    if any(not layer.strippable for _, layer, _ in compressed_tensors(model)):
+        raise ValueError(f"Model '{model.name}' is quantization-aware: its rounding is part of it, so nothing is stripped. "
+                         "Pass it to tfcompress.convert(model, 'int8') as it is.")
     idle = [path for path, layer, key in compressed_tensors(model) if _never_updated(layer, key)]
     if idle:
         warnings.warn(f"Nothing was done to {idle}: their methods work between steps. "

@@ -73,7 +73,12 @@ class Compressed(keras.layers.Wrapper):
 
     The original ("latent") variables stay where they were, inside ``layer``, and keep training. State of the methods is
     float32 whatever the policy: sums over a kernel overflow in float16.
+
+    Attributes:
+        strippable: whether the plain layer alone says what this one does; not so for the integer kernels of QAT.
     """
+
+    strippable = True
 
     def __init__(self, layer, methods, **kwargs):
         kwargs = {"name": layer.name, "dtype": "float32", "trainable": layer.trainable, **kwargs}

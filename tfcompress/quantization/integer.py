@@ -26,6 +26,8 @@ class IntegerKernel(Compressed):
     Called with ``(inputs, grid)``: ``grid = [low, high, step]`` comes from the input's ``FakeQuant``.
     """
 
+    strippable = False
+
     def build(self, inputs_shape, grid_shape=None):
         super().build(inputs_shape)
 
