@@ -14,10 +14,13 @@ from tfcompress.callback import CompressionCallback
 from tfcompress.convert import convert
 from tfcompress.datasets import Splits, load
 from tfcompress.distillation.distiller import Distiller
+from tfcompress.inspect import inspect
 from tfcompress.model import compress, strip
 from tfcompress.pruning import prune
+from tfcompress.quantization.aware import quantize_aware
 from tfcompress.quantization.float16 import Float16
 from tfcompress.schedules import OneShot, Polynomial
+from tfcompress.weights import weights
 
 from .grid import Cell, Prune
 from .presets import StudyConfig
@@ -93,11 +96,7 @@ def tuned(cell: Cell, control, splits, recipe, seed):
 
 def quantize(model, bits: int):
     """A model to be trained with the rounding that its file will have."""
-    if bits == 16:
-        return compress(model, Float16())
-    from tfcompress.quantization.aware import quantize_aware  # TODO at the top once it has landed
-
-    return quantize_aware(model)
+    return quantize_aware(model) if bits == 8 else compress(model, Float16())
 
 
 def fit(model, splits, recipe, seed, teacher=None):
@@ -145,6 +144,8 @@ def describe(cell: Cell, best: dict, tried: list, seed: int, splits: Splits) -> 
         "gzip_bytes": packed,
         "sparsity": measure.sparsity(content),
         "levels": measure.levels(content),
+        "macs": inspect(content).macs,
+        "agreement": best["file"].gate.agreement[0].top1,
         "timings": best["timings"],
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "facts": {
@@ -160,7 +161,7 @@ def describe(cell: Cell, best: dict, tried: list, seed: int, splits: Splits) -> 
 
 def kernel_sparsity(content: bytes) -> float:
     """Zeros / weights in the kernels that are pruned: every weight tensor of the file but the last one, the head."""
-    found = list(flatbuffer.weights(flatbuffer.read(content)))[:-1]
+    found = list(weights(flatbuffer.read(content)))[:-1]
     return sum(weight.zeros for weight in found) / sum(weight.tensor.size for weight in found)
 
 
