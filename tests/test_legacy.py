@@ -92,6 +92,12 @@ def _nested(x):
     return L.Concatenate()([inner(x, training=False), inner(x)])
 
 
+def _input_of_outer(x):
+    inner = tf_keras.Sequential([L.Dense(3)])
+    inner(x)                                                       # it takes the outer input as its own
+    return L.Dense(2)(inner(x)) + L.Dense(2)(x)
+
+
 def _frozen_sequence(x):
     inner = stack((4,), L.Dense(4), L.BatchNormalization(), L.Dense(2))
     return L.TimeDistributed(inner)(x)
@@ -124,6 +130,7 @@ MODELS = {
     "shared": lambda: graph((4,), _shared),
     "states": lambda: graph((6, 3), _states),
     "nested": lambda: graph((4,), _nested),
+    "shared input": lambda: graph((4,), _input_of_outer),
     "inner model": lambda: graph((5, 4), _frozen_sequence),
     "einsum": lambda: stack((5, 4), L.EinsumDense("abc,cd->abd", (None, 3), bias_axes="d"), L.UnitNormalization()),
     "lambda": lambda: stack((4,), L.Dense(4, activation=tf.nn.relu6), L.Lambda(lambda x: x * 2.0)),
@@ -193,6 +200,15 @@ def test_keras_2_file_that_keras_3_refuses(tmp_path):
     new = from_tf_keras(tmp_path / "old.h5")
     x = np.random.default_rng(0).standard_normal((2, 6, 6, 3)).astype("float32")
     np.testing.assert_allclose(new.predict(x, verbose=0), old.predict(x, verbose=0), atol=1e-6)
+
+
+def test_file_that_would_run_code_is_refused(tmp_path):
+    stack((4,), L.Dense(2), L.Lambda(lambda x: x * 2)).save(tmp_path / "code.h5")
+    with pytest.raises(ValueError, match="code.h5.*ambda.*load it yourself"):
+        from_tf_keras(tmp_path / "code.h5")
+    (tmp_path / "broken.h5").write_bytes(b"not a model")
+    with pytest.raises(ValueError, match="can't load .*broken.h5"):
+        from_tf_keras(tmp_path / "broken.h5")
 
 
 def test_layer_without_counterpart_is_named(tmp_path):

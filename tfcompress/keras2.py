@@ -73,6 +73,13 @@ class Translator:
     def model(self, old, outer=False):
         """The Keras 3 model with the graph of ``old``, without its weights."""
         check_graph(old)
+        outside, self.tensors = self.tensors, {}         # an inner model may share its input with the outer one
+        try:
+            return self._graph(old, outer)
+        finally:
+            self.tensors = outside
+
+    def _graph(self, old, outer):
         inputs = [self._input(tensor) for tensor in old.inputs]
         self.tensors.update(zip(map(id, old.inputs), inputs, strict=True))
         for depth in sorted(old._nodes_by_depth, reverse=True):

@@ -112,20 +112,29 @@ def callbacks(model):
 
 
 def load(path, custom_objects=None):
-    """A tf_keras model from ``.h5``, ``.keras`` or a Keras SavedModel: Keras 2 files and TFMOT's models among them."""
+    """A tf_keras model from ``.h5``, ``.keras`` or a Keras SavedModel: files of Keras 2 and of TFMOT among them.
+
+    Python code in a file (a ``Lambda`` of a ``lambda``) is not run: an error says so.
+    """
     import tensorflow as tf
 
-    keras2 = _keras2()
+    keras2, tfmot = _keras2(), _tfmot()
+    from tf_keras.src.saving.serialization_lib import SafeModeScope
+
     if not os.path.exists(path):
         raise FileNotFoundError(f"No such model: {os.path.abspath(path)}")
-    tfmot = _tfmot()
-    known = {"relu6": tf.nn.relu6, **(custom_objects or {})}
     scopes = (tfmot.sparsity.keras.prune_scope(), tfmot.clustering.keras.cluster_scope(),
-              tfmot.quantization.keras.quantize_scope())
-    with contextlib.ExitStack() as stack:
-        for scope in scopes:
-            stack.enter_context(scope)
-        return keras2.models.load_model(path, custom_objects=known, compile=False)
+              tfmot.quantization.keras.quantize_scope(), SafeModeScope(True))
+    try:
+        with contextlib.ExitStack() as stack:
+            for scope in scopes:
+                stack.enter_context(scope)
+            known = {"relu6": tf.nn.relu6, **(custom_objects or {})}
+            return keras2.models.load_model(path, custom_objects=known, compile=False)
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise ValueError(
+            f"tf_keras can't load {os.fspath(path)!r}: {str(error).splitlines()[0]} If it holds classes or functions of "
+            "your own, or a Lambda you trust, load it yourself with tf_keras and pass the model.") from error
 
 
 def from_tf_keras(model, custom_objects=None, *, check=True):
