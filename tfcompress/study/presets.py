@@ -61,9 +61,9 @@ class StudyConfig:
 
 _DIGITS = StudyConfig(
     name="digits",
-    title="Handwritten digits: depthwise-separable net",
+    title="Handwritten digits: a small ResNet",
     dataset="digits",
-    model="image_mobilenet",
+    model="image_resnet",
     control=RECIPES["digits"],
     fine_tune=Recipe(epochs=3, batch_size=64, shift=2),
 )
@@ -98,11 +98,11 @@ PRESETS = {
         _DIGITS,
         name="tiny",
         title="Tiny study, for tests",
-        model="image_resnet",
-        model_options={"width": 4},
+        model="image_mobilenet",
+        model_options={"blocks": 1, "width": 16},
         examples=300,
-        control=Recipe(epochs=2, batch_size=50),
-        fine_tune=Recipe(epochs=1, batch_size=50),
+        control=Recipe(epochs=12, batch_size=20, learning_rate=5e-3),
+        fine_tune=Recipe(epochs=2, batch_size=20),
         learning_rates=(1e-3,),
         calibration=(50,),
     ),
@@ -113,7 +113,7 @@ def preset(name_or_config) -> StudyConfig:
     """The preset called so, or the configuration itself.
 
     >>> preset("digits").model
-    'image_mobilenet'
+    'image_resnet'
     >>> preset("cats")
     Traceback (most recent call last):
     ...
