@@ -248,8 +248,8 @@ def strip(model):
     """
     check_model(model)
     if any(not layer.strippable for _, layer, _ in compressed_tensors(model)):
-        raise ValueError(f"Model '{model.name}' is quantization-aware: its rounding is part of it, so there is nothing to "
-                         "strip. Pass it to tfcompress.convert(model, 'int8') as it is.")
+        raise ValueError(f"Model '{model.name}' is quantization-aware: its rounding is part of it. "
+                         "Pass it to tfcompress.convert(model, 'int8') as it is.")
     idle = [path for path, layer, key in compressed_tensors(model) if _never_updated(layer, key)]
     if idle:
         warnings.warn(f"Nothing was done to {idle}: their methods work between steps. "
