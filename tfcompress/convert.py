@@ -144,7 +144,6 @@ def convert_all(
     _check_source(origin, precisions, calibration, backend, keep_float)
     with tempfile.TemporaryDirectory(prefix="tfcompress-") as name:
         pipeline = Pipeline(origin, Path(name))
-        pipeline.make_float()
         pipeline.bind(calibration)
         return {precision: _make(pipeline, precision, io, backend, tuple(keep_float)) for precision in precisions}
 

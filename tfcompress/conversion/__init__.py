@@ -1,1 +1,1 @@
-"""Rooms of ``tfcompress.convert``: what is read (source, calibration), what runs in a child (worker, jobs), what is checked (gate)."""
+"""Behind ``tfcompress.convert``: reading (source, calibration), the child process (worker, jobs), checking (gate)."""

@@ -35,7 +35,7 @@ class Calibration:
     training_range: object = None
 
 
-def bind(calibration, inputs, *, normalized=False):
+def bind(calibration, inputs, *, normalized=False, aliases=None):
     """Batches ``[{input name: array}, ...]`` for a model's inputs.
 
     Args:
@@ -44,6 +44,7 @@ def bind(calibration, inputs, *, normalized=False):
             ``representative_dataset``), or a ``tf.data.Dataset`` of any of these, batched or not, with or without
             labels; the path of an ``.npz`` file of arrays by input name; a ``Calibration``.
         inputs: ``{name: Tensor}`` in the model's order (shape with ``None`` for free sizes, first axis = batch).
+        aliases: ``{other name: input name}`` that dicts may use too.
         normalized: the model rescales its inputs itself, so raw 0..255 values are right.
 
     Raises:
@@ -56,7 +57,7 @@ def bind(calibration, inputs, *, normalized=False):
     """
     training = calibration.training_range if isinstance(calibration, Calibration) else None
     data = calibration.data if isinstance(calibration, Calibration) else calibration
-    batches = _merge(_samples(_open(data), inputs), inputs)
+    batches = _merge(_samples(_open(data), _Inputs(inputs, aliases)), inputs)
     if not batches:
         raise ValueError("The calibration data is empty. Expected at least one sample, better 100 to 500.")
     for name, spec in inputs.items():
@@ -94,6 +95,14 @@ def cut(x, inputs, size=32):
         if held < size and any(spec.shape[0] for spec in inputs.values()):
             batch = {name: np.concatenate([a, np.repeat(a[-1:], size - held, 0)]) for name, a in batch.items()}
         yield batch, held
+
+
+class _Inputs(dict):
+    """``{name: Tensor}``, with the other names that the inputs go by."""
+
+    def __init__(self, inputs, aliases=None):
+        super().__init__(inputs)
+        self.aliases = aliases or {}
 
 
 def _open(data):
@@ -142,7 +151,7 @@ def _samples(data, inputs):
 
 
 def _element(element, inputs):
-    """One element of a stream: an array, a dict, a list with an array an input, or any of these with a label behind it."""
+    """One element of a stream: an array, a dict, an array an input, or any of these with a label behind it."""
     if isinstance(element, dict):
         return _named(element, inputs, add_axis=True)
     if isinstance(element, list | tuple):
@@ -166,6 +175,8 @@ def _positional(arrays, inputs, add_axis=False):
 
 
 def _named(arrays, inputs, add_axis=False):
+    other = getattr(inputs, "aliases", {})
+    arrays = {name if name in inputs else other.get(name, name): array for name, array in arrays.items()}
     missing, unknown = [n for n in inputs if n not in arrays], [n for n in arrays if n not in inputs]
     if missing or (unknown and len(arrays) < len(inputs)):
         raise ValueError(f"Calibration names don't fit. Expected {list(inputs)}. Received {list(arrays)}.")
@@ -239,8 +250,9 @@ def _warn_range(name, arrays, normalized, training):
     typical = float(np.median(extent))
     if len(extent) >= 8 and typical > 0 and extent.max() > 10 * typical:
         _warn(
-            f"Calibration sample {int(extent.argmax())} of {name!r} reaches {extent.max():g}, {extent.max() / typical:.0f} "
-            "times a typical one: it stretches the int8 range. Remove it if it is an error of measurement."
+            f"Calibration sample {int(extent.argmax())} of {name!r} reaches {extent.max():g}, "
+            f"{extent.max() / typical:.0f} times a typical one: it stretches "
+            "the int8 range. Remove it if it is an error of measurement."
         )
     if training is not None:
         wide = training[1] - training[0]

@@ -51,7 +51,7 @@ class Runner:
         }
 
     def __call__(self, feed):
-        """Outputs by name, for one batch of inputs by name; quantized inputs and outputs are converted from and to float."""
+        """Outputs by name for one batch of inputs by name, both in floats where the file is quantized."""
         shapes = {name: np.shape(value) for name, value in feed.items()}
         if shapes != self._shapes:
             for name, (index, tensor) in self.inputs.items():
@@ -70,7 +70,7 @@ class Runner:
 
 
 def quantize(values, tensor):
-    """``values`` in the tensor's own type: q = round(x / scale) + zero_point, clipped, where the tensor is quantized."""
+    """``values`` in the tensor's own type; where it is quantized, q = round(x / scale) + zero_point, clipped."""
     values = np.asarray(values)
     if not tensor.scale or not np.issubdtype(np.dtype(tensor.dtype), np.integer):
         return np.ascontiguousarray(values, dtype=tensor.dtype)

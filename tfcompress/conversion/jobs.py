@@ -3,11 +3,13 @@
 Nothing here is imported by the parent process.
 """
 
+import re
 import time
 from pathlib import Path
 
 from tfcompress.conversion import interpreter, recipe, rewrite
 from tfcompress.conversion.batches import load_batches, save_batches
+from tfcompress.conversion.worker import ConversionError
 
 
 def warm_up():
@@ -24,7 +26,8 @@ def to_float(saved_model, output):
     import tensorflow as tf
 
     started = time.perf_counter()
-    content = tf.lite.TFLiteConverter.from_saved_model(saved_model, signature_keys=["serving_default"]).convert()
+    converter = tf.lite.TFLiteConverter.from_saved_model(saved_model, signature_keys=["serving_default"])
+    content = _convert(converter)
     Path(output).write_bytes(rewrite.expand_dims_to_reshape(content))
     return time.perf_counter() - started
 
@@ -50,8 +53,28 @@ def to_precision(saved_model, precision, output, batches=None, io="float"):
         converter.inference_input_type = converter.inference_output_type = (
             tf.int16 if precision == "int16x8" else tf.int8
         )
-    Path(output).write_bytes(converter.convert())
+    Path(output).write_bytes(_convert(converter))
     return []
+
+
+def _convert(converter):
+    """Run the converter; of MLIR's pages of errors, say which operations are in the way and in which layers."""
+    try:
+        return converter.convert()
+    except Exception as error:
+        text = str(error)
+        if "tensor list ops" in text.lower():
+            raise ConversionError("TFLite can't convert this loop with a free batch size: pass static_batch=1.") from error
+        ops = set(re.findall(r"'(tf\.\w+)' op is neither", text))
+        pattern = r"error: loc\([^\n]*?\"([^\"@:]+)@[^\n]*?'(tf\.\w+)' op is neither"
+        places = {op: name for name, op in re.findall(pattern, text)}
+        if not ops:
+            raise
+        names = ", ".join(f"{op} in {places[op]}" if op in places else op for op in sorted(ops))
+        raise ConversionError(
+            f"TFLite has no kernel for {names}, or its sizes are unknown there. Build that part of other operations, "
+            "give the model fixed input sizes, or leave it out of the file."
+        ) from error
 
 
 def _rows(batch):

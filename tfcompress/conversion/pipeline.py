@@ -4,7 +4,7 @@ import shutil
 import time
 import weakref
 
-from tfcompress.conversion import calibration, gate, samples, source
+from tfcompress.conversion import calibration, gate, keras_model, samples, source
 from tfcompress.conversion.batches import save_batches
 from tfcompress.conversion.interpreter import Runner
 from tfcompress.conversion.worker import worker
@@ -22,26 +22,28 @@ class Pipeline:
 
     def __init__(self, origin, folder):
         self.origin, self.folder = origin, folder
-        self.float_file = folder / "float.tflite"
         self.seconds, self.notes = {}, list(origin.notes)
         self.batches, self.inputs_are, self._expected, self._ranges = [], "", None, None
 
-    def make_float(self):
-        """The float file: from the cache of this process, or by TFLiteConverter in the child."""
+    @property
+    def float_file(self):
+        """Path of the float file: from the cache of this process, or made by TFLiteConverter in the child."""
+        path = self.folder / "float.tflite"
+        if path.exists():
+            return path
         started = time.perf_counter()
         content = _recall(self.origin)
         if content is not None:
-            self.float_file.write_bytes(content)
+            path.write_bytes(content)
         elif self.origin.kind == "tflite":
             given = self.folder / "given.tflite"
             given.write_bytes(self.origin.value)
-            worker.run("adopt", self.folder, path=str(given), output=str(self.float_file))
+            worker.run("adopt", self.folder, path=str(given), output=str(path))
         else:
-            worker.run("to_float", self.folder, saved_model=str(self.saved_model()), output=str(self.float_file))
-            _remember(self.origin, self.float_file.read_bytes())
-        known = Runner(self.float_file.read_bytes()).accepts()
-        self.inputs = {name: known[name] for name in self.origin.input_names if name in known} or known
+            worker.run("to_float", self.folder, saved_model=str(self.saved_model()), output=str(path))
+            _remember(self.origin, path.read_bytes())
         self.seconds["float"] = time.perf_counter() - started
+        return path
 
     def saved_model(self):
         """Folder of the SavedModel, written at the first call for Keras models."""
@@ -49,16 +51,19 @@ class Pipeline:
             return self.origin.value
         folder = self.folder / "saved_model"
         if not folder.exists():
-            source.export(self.origin, str(folder))
+            keras_model.export(self.origin, str(folder))
         return folder
 
     def bind(self, data):
         """Batches for calibration and gate: the user's data, or random inputs for the gate alone."""
         layers = self.origin.layers()
+        self.inputs = keras_model.inputs(self.origin) or Runner(self.float_file.read_bytes()).accepts()
         if data is None:
             self.batches, self.inputs_are = samples.random_batches(self.inputs, layers), "random inputs"
         else:
-            self.batches = calibration.bind(data, self.inputs, normalized=source.normalizes(self.origin))
+            self.batches = calibration.bind(
+                data, self.inputs, normalized=source.normalizes(self.origin), aliases=keras_model.aliases(self.origin)
+            )
             self.inputs_are = "calibration data"
         self._fed = calibration.first(self.batches, gate.SAMPLES)
 
@@ -67,7 +72,7 @@ class Pipeline:
         if self._expected is None:
             started = time.perf_counter()
             if self.origin.kind == "keras":
-                self._expected = source.reference(self.origin, self._fed), "Keras model"
+                self._expected = keras_model.reference(self.origin, self._fed), "Keras model"
             else:
                 runner = Runner(self.float_file.read_bytes())
                 self._expected = [runner(batch) for batch in self._fed], "float .tflite file"
@@ -91,9 +96,10 @@ class Pipeline:
         if backend == "tflite_converter" or self.origin.aware:
             return output, *self._write_with_converter(output, precision, io)
         ranges = str(self.ranges()) if precision in ("int8", "int16x8") else None
+        float_file = self.float_file
         started, notes = time.perf_counter(), []
         if precision == "float32":
-            shutil.copyfile(self.float_file, output)
+            shutil.copyfile(float_file, output)
         else:
             notes = worker.run(
                 "quantize", self.folder, float_file=str(self.float_file), precision=precision, output=str(output),

@@ -1,4 +1,4 @@
-"""Inputs for the gate where the user gave no calibration data: random, but in the range the model's first layer expects."""
+"""Inputs for the gate where there is no calibration data: random, in the range the model's first layer expects."""
 
 import numpy as np
 

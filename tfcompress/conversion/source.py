@@ -1,13 +1,15 @@
 """What ``convert`` accepts -> a folder with a SavedModel or a float ``.tflite`` that the child process can read."""
 
 import hashlib
-import itertools
 import json
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+
+from tfcompress.conversion import keras_model
+from tfcompress.conversion.keras_model import all_layers
 
 RECURRENT = ("RNN", "LSTM", "GRU", "SimpleRNN", "Bidirectional", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
 NORMALIZING = ("Rescaling", "Normalization", "BatchNormalization")
@@ -37,7 +39,7 @@ class Source:
 
     def layers(self):
         """Every layer of a Keras model, nested ones included; nothing for files."""
-        return list(_layers(self.value)) if self.kind == "keras" else []
+        return list(all_layers(self.value)) if self.kind == "keras" else []
 
 
 def read(model_or_path, static_batch=None):
@@ -105,7 +107,7 @@ def _from_model(model, static_batch):
     check_model(model)
     notes = []
     recurrent = sorted(
-        {layer.name for layer in _layers(model) if type(layer).__name__ in RECURRENT and not _unrolled(layer)}
+        {layer.name for layer in all_layers(model) if type(layer).__name__ in RECURRENT and not _unrolled(layer)}
     )
     if recurrent and static_batch is None:
         static_batch = 1
@@ -113,9 +115,8 @@ def _from_model(model, static_batch):
     batch = model.inputs[0].shape[0]
     if batch is not None and static_batch is None:
         static_batch = batch
-    return Source(
-        "keras", model, _fingerprint(model, static_batch), tuple(input_names(model)), static_batch, _aware(model), notes
-    )
+    names = tuple(keras_model.input_names(model))
+    return Source("keras", model, _fingerprint(model, static_batch), names, static_batch, _aware(model), notes)
 
 
 def check_model(model):
@@ -130,21 +131,22 @@ def check_model(model):
             "Expected a Functional or Sequential model: build it with keras.Input, or export it yourself "
             "with model.export(folder) and convert the folder."
         )
-    wrapped = sorted({layer.name for layer in _layers(model) if type(layer).__name__ == "Compressed"})
+    wrapped = sorted({layer.name for layer in all_layers(model) if type(layer).__name__ == "Compressed"})
     if wrapped and not _aware(model):
         raise ValueError(
-            f"This model still trains compressed layers: {wrapped[:5]}. Call tfcompress.strip(model) first and convert that."
+            f"This model still trains compressed layers: {wrapped[:5]}. Call tfcompress.strip(model) first and "
+            "convert that."
         )
     half = sorted(
-        {layer.name for layer in _layers(model) if getattr(layer, "compute_dtype", "") in ("float16", "bfloat16")}
+        {layer.name for layer in all_layers(model) if getattr(layer, "compute_dtype", "") in ("float16", "bfloat16")}
     )
     if half:
         raise ValueError(
-            f"These layers compute in half precision, which TFLite's kernels don't: {half[:5]}. Build the same model under "
-            'keras.config.set_dtype_policy("float32"), model.set_weights(...), and convert that.'
+            f"These layers compute in half precision, which TFLite's kernels don't: {half[:5]}. Build the same model "
+            'under keras.config.set_dtype_policy("float32"), model.set_weights(...), and convert that.'
         )
     for weight in model.weights:
-        values = np.asarray(weight)
+        values = weight.numpy()
         if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
             name = getattr(weight, "path", weight.name)
             raise ValueError(
@@ -160,109 +162,10 @@ def _aware(model):
     return is_aware(model)
 
 
-def input_names(model):
-    """Names of the inputs, in the model's order: the names of the ``Input`` layers."""
-    return [_clean(tensor.name) for tensor in model.inputs]
-
-
-def output_names(model):
-    """Names of the outputs, in the model's order: those of the layers they come from, made unique."""
-    given = list(getattr(model, "output_names", None) or [_maker(tensor) for tensor in model.outputs])
-    names = [_clean(name) for name in given]
-    return names if len(set(names)) == len(names) else [f"{name}_{i}" for i, name in enumerate(names)]
-
-
 def normalizes(source):
     """Whether a model prepares its inputs itself: one of its first layers is Rescaling, Normalization or BatchNorm."""
     layers = [layer for layer in source.layers() if type(layer).__name__ != "InputLayer"]
     return source.kind != "keras" or any(type(layer).__name__ in NORMALIZING for layer in layers[:2])
-
-
-def export(source, folder):
-    """Write the SavedModel of a Keras source into ``folder``: one signature with named inputs and outputs."""
-    import tensorflow as tf
-
-    model, names = source.value, output_names(source.value)
-    if source.aware:
-        from tfcompress.quantization.aware import bake_aware
-
-        model = bake_aware(model)
-
-    def serve(*arrays):
-        flat = tf.nest.flatten(model(tf.nest.pack_sequence_as(_structure(model), list(arrays)), training=False))
-        return dict(zip(names, flat, strict=True))
-
-    function = tf.function(serve, autograph=False).get_concrete_function(*specifications(source))
-    module = tf.Module()
-    module.kept = list(function.graph.variables)
-    tf.saved_model.save(module, folder, signatures={"serving_default": function})
-
-
-def specifications(source):
-    """A TensorSpec an input, in the model's order."""
-    import tensorflow as tf
-
-    return [
-        tf.TensorSpec((source.static_batch, *tensor.shape[1:]), _dtype(tensor), name=name)
-        for tensor, name in zip(source.value.inputs, source.input_names, strict=True)
-    ]
-
-
-def reference(source, batches):
-    """The Keras model's outputs by name, batch after batch (inference mode, float32)."""
-    import tensorflow as tf
-
-    model, names, results = source.value, output_names(source.value), []
-    for group in _runs_together(batches, model.inputs[0].shape[0] is None):
-        arrays = [tf.constant(np.concatenate([batch[name] for batch in group])) for name in source.input_names]
-        flat = tf.nest.flatten(model(tf.nest.pack_sequence_as(_structure(model), arrays), training=False))
-        sizes = np.cumsum([len(next(iter(batch.values()))) for batch in group])[:-1]
-        parts = [np.split(np.asarray(value), sizes) for value in flat]
-        results += [dict(zip(names, part, strict=True)) for part in zip(*parts, strict=True)]
-    return results
-
-
-def _runs_together(batches, free, size=32):
-    """Group neighbouring batches of equal shapes: a recurrent net in batches of one is slow in Keras."""
-    if not free:
-        return [[batch] for batch in batches]
-    shapes = itertools.groupby(batches, key=lambda batch: {name: array.shape for name, array in batch.items()})
-    whole = [list(group) for _, group in shapes]
-    steps = [max(1, size // len(next(iter(group[0].values())))) for group in whole]
-    return [group[i : i + step] for group, step in zip(whole, steps, strict=True) for i in range(0, len(group), step)]
-
-
-def _structure(model):
-    structure = getattr(model, "_inputs_struct", None)
-    if structure is not None:
-        return structure
-    return model.inputs if len(model.inputs) > 1 else model.inputs[0]
-
-
-def _maker(tensor):
-    history = tensor._keras_history
-    return (getattr(history, "operation", None) or history.layer).name
-
-
-def _dtype(tensor):
-    dtype = tensor.dtype
-    return dtype if isinstance(dtype, str) else dtype.name
-
-
-def _clean(name):
-    """A name TensorFlow keeps as it is in a signature."""
-    text = "".join(c if c.isalnum() or c == "_" else "_" for c in name.split(":")[0])
-    return text if text[:1].isalpha() else f"input_{text}"
-
-
-def _layers(model):
-    for layer in model.layers:
-        yield layer
-        for inner in ("layer", "forward_layer", "backward_layer"):
-            if hasattr(layer, inner) and hasattr(getattr(layer, inner), "name"):
-                yield getattr(layer, inner)
-        if hasattr(layer, "layers"):
-            yield from _layers(layer)
 
 
 def _unrolled(layer):
@@ -277,7 +180,7 @@ def _fingerprint(model, static_batch):
     except (NotImplementedError, TypeError, ValueError):
         digest.update(repr(id(model)).encode())
     for weight in model.weights:
-        digest.update(np.ascontiguousarray(weight).tobytes())
+        digest.update(np.ascontiguousarray(weight.numpy()).data)
     return digest.hexdigest()
 
 

@@ -1,7 +1,7 @@
 """One child process that converts, quantizes and runs files, so that a crash of TensorFlow is an error and not the end.
 
-The child imports TensorFlow once (7 s), then forks for each job: a job that dies with a signal takes only its fork with it.
-It is started at the first job, lives as long as this process, and never sees more than files in a temporary folder.
+The child imports TensorFlow once (7 s), then forks for each job: a job that dies takes only its fork with it. It starts
+at the first job, lives as long as this process, and sees only files in a temporary folder.
 """
 
 import atexit
@@ -150,7 +150,8 @@ def _work(jobs, request):
         content = {"value": getattr(jobs, request["job"])(**request["arguments"])}
     except Exception as error:  # noqa: BLE001 - whatever went wrong is handed to the parent, which raises it
         kind = type(error).__name__
-        content = {"error": str(error) if kind == InputError.__name__ else f"{kind}: {error}", "kind": kind}
+        ours = kind in (InputError.__name__, ConversionError.__name__)
+        content = {"error": str(error) if ours else f"{kind}: {error}", "kind": kind}
     Path(request["answer"]).write_text(json.dumps(content))
     sys.stdout.flush()
     sys.stderr.flush()
