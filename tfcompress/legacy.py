@@ -133,8 +133,8 @@ def load(path, custom_objects=None):
             return keras2.models.load_model(path, custom_objects=known, compile=False)
     except (ValueError, TypeError, KeyError, OSError) as error:
         raise ValueError(
-            f"tf_keras can't load {os.fspath(path)!r}: {str(error).splitlines()[0]} If it holds classes or functions of "
-            "your own, or a Lambda you trust, load it yourself with tf_keras and pass the model.") from error
+            f"tf_keras can't load {os.fspath(path)!r}: {str(error).splitlines()[0]} If it holds classes or functions "
+            "of your own, or a Lambda you trust, load it yourself with tf_keras and pass the model.") from error
 
 
 def from_tf_keras(model, custom_objects=None, *, check=True):
