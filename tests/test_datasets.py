@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from tfcompress.datasets import Splits, ecg, load, mitbih
+from tfcompress.datasets import Splits, ecg, load, mitbih, patient
 
 needs_data = pytest.mark.skipif(
     not os.environ.get("TFCOMPRESS_DATA"), reason="MIT-BIH is in no package: set TFCOMPRESS_DATA to its folder"
@@ -48,9 +48,42 @@ def test_patients_are_on_one_side_only(heartbeats):
 
 @needs_data
 def test_each_beat_is_standardized(heartbeats):
-    assert heartbeats.x_val.shape[1:] == (187, 1)
-    np.testing.assert_allclose(heartbeats.x_val.mean(1), 0, atol=1e-4)
-    np.testing.assert_allclose(heartbeats.x_val.std(1), 1, atol=1e-3)
+    assert heartbeats.input_shape == (187, 4)
+    np.testing.assert_allclose(heartbeats.x_val[..., 0].mean(1), 0, atol=1e-4)
+    np.testing.assert_allclose(heartbeats.x_val[..., 0].std(1), 1, atol=1e-3)
+    np.testing.assert_array_equal(load("ecg", channels="beat").x_val, heartbeats.x_val[..., :1])
+
+
+@needs_data
+def test_intervals_found_in_the_windows_are_those_of_the_annotations():
+    wfdb = pytest.importorskip("wfdb")
+    data = os.environ["TFCOMPRESS_DATA"]
+    beats = mitbih.read_folder(os.path.join(data, "mitdb"))
+    notes = wfdb.rdann(os.path.join(data, "mitdb", "100"), "atr")
+    peaks = np.rint(notes.sample[np.isin(notes.symbol, list(mitbih.AAMI))] * 125 / 360)
+    peaks = peaks[(peaks >= 60) & (peaks + 127 <= 650_000 * 125 / 360)]
+    np.testing.assert_array_equal(patient.intervals(beats.x, beats.record)[1:], np.diff(peaks))
+
+
+def test_patient_channels_see_the_usual_beat_the_early_one_and_no_other_record():
+    signal = np.random.default_rng(0).integers(-999, 999, 12_000).astype("int16")
+    peaks = np.arange(100) * 100
+    peaks[50] -= 40  # one premature beat
+    x = np.stack([signal[peak : peak + 187] for peak in peaks])
+    two = patient.channels(np.concatenate([x, x]), np.repeat([1, 2], 100))
+    np.testing.assert_array_equal(two[:100], two[100:])
+    assert np.ptp(two[..., 2:], axis=1).max() == 0
+    before, after = two[:100, 0, 2], two[:100, 0, 3]
+    assert before.argmin() == 50 and after.argmax() == 50
+    np.testing.assert_allclose(before[50], 5 * np.log(0.6), atol=0.05)
+    np.testing.assert_allclose(np.delete(before, [50, 51]), 0, atol=0.1)
+    future = x.copy()
+    future[64:] = 7  # what comes later changes nothing before, but for the interval that follows
+    np.testing.assert_array_equal(patient.channels(future, np.ones(100))[:63], two[:63])
+
+
+def test_a_record_of_one_beat_survives():
+    assert np.isfinite(patient.channels(np.arange(187, dtype="int16")[None], np.ones(1))).all()
 
 
 @needs_data
@@ -89,7 +122,7 @@ def test_pickled_and_foreign_npz_are_refused(tmp_path):
         load("ecg", path=file)
 
 
-@pytest.mark.parametrize("options", [{"split": "day"}, {"classes": "NX"}, {"classes": ""}])
+@pytest.mark.parametrize("options", [{"split": "day"}, {"channels": "all"}, {"classes": "NX"}, {"classes": ""}])
 def test_options_that_do_not_exist_are_refused(options):
     with pytest.raises(ValueError, match="expected"):
         load("ecg", **options)

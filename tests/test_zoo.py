@@ -6,8 +6,8 @@ import pytest
 from tfcompress import zoo
 
 SHAPES = {
-    "ecg_cnn": (187, 1),
-    "ecg_resnet": (187, 1),
+    "ecg_cnn": (187, 4),
+    "ecg_resnet": (187, 4),
     "image_resnet": (28, 28, 1),
     "image_mobilenet": (28, 28, 1),
     "lstm": (48, 20),

@@ -22,6 +22,7 @@ def fit(model, splits, recipe, *, seed=0, callbacks=(), verbose=0):
         optimizer=optimizer(recipe, steps * recipe.epochs),
         loss=_loss(model, recipe.label_smoothing),
         metrics=["accuracy"],
+        jit_compile=False,  # on a CPU, XLA's code for small convolutions is slower, and making it takes seconds
     )
     return model.fit(
         batches(splits.x_train, splits.y_train, recipe, seed),

@@ -4,7 +4,7 @@ Every function takes `input_shape` (without batch), `classes`, `logits` (False: 
 True: raw scores) and `seed` (same seed, same start weights) and returns an uncompiled Keras model.
 
 >>> ecg_cnn().output_shape, ecg_cnn().count_params()
-((None, 4), 54716)
+((None, 4), 55052)
 """
 
 import itertools
@@ -12,7 +12,7 @@ import itertools
 from keras import Input, Model, initializers, layers
 
 
-def ecg_cnn(input_shape=(187, 1), classes=4, *, logits=False, seed=0):
+def ecg_cnn(input_shape=(187, 4), classes=4, *, logits=False, seed=0):
     """1-D CNN of the Acharya 2017 type for one heartbeat, about 55 k parameters: 4 x (Conv1D, BN, ReLU, pool).
 
     Acharya UR et al., "A deep convolutional neural network model to classify heartbeats", Comput Biol Med 89, 2017;
@@ -28,7 +28,7 @@ def ecg_cnn(input_shape=(187, 1), classes=4, *, logits=False, seed=0):
     return _head(inputs, x, classes, logits, seeds, "ecg_cnn")
 
 
-def ecg_resnet(input_shape=(187, 1), classes=4, *, logits=False, seed=0):
+def ecg_resnet(input_shape=(187, 4), classes=4, *, logits=False, seed=0):
     """Residual 1-D net for one heartbeat, about 330 k parameters: stem, 3 stages of 2 blocks, average pool."""
     seeds = itertools.count(1000 * seed)
     x = inputs = Input(input_shape, name="beat")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import mitbih
+from . import mitbih, patient
 from .splits import Splits, find
 
 LICENCE = "MIT-BIH Arrhythmia Database (ODC-By 1.0): Moody & Mark 2001; Goldberger et al. 2000 (PhysioNet)."
@@ -27,40 +27,35 @@ DS2 = (100, 103, 105, 111, 113, 117, 121, 123, 200, 202, 210, 212, 213, 214, 219
 VALIDATION = (114, 124, 205, 220, 223)
 
 
-def load(path=None, *, split="patient", classes="NSVF", download=False, validation=VALIDATION, seed=0):
-    """Beats z-scored one by one, x float32 (N, 187, 1) at 125 Hz, R peak at sample 60; groups = record numbers.
+def load(path=None, *, split="patient", channels="patient", classes="NSVF", download=False, validation=VALIDATION):
+    """Beats at 125 Hz, x float32 (N, 187, 4 or 1), R peak at sample 60; groups = record numbers.
+
+    channels: "patient" = the z-scored beat, its difference from the patient's usual beat, and the intervals before and
+    after it as two constant channels (`patient.channels`: no labels, past beats only), or "beat" = the first alone.
 
     path: `mitbih_beats.npz`, a folder that holds it, or a folder of WFDB records; default: env TFCOMPRESS_DATA.
     split: "patient" = DS1 without the `validation` records, those records, DS2 (paced patients left out), or
-    "beat" = 72/8/20 % of all beats at random (seed), for comparison with papers only: beats of one patient are then
-    on both sides, and accuracy is far too good. classes: AAMI letters to keep. download=True fetches MIT-BIH from
+    "beat" = 72/8/20 % of all beats at random, for comparison with papers only: beats of one patient are then on both
+    sides, and accuracy is far too good. classes: AAMI letters to keep. download=True fetches MIT-BIH from
     PhysioNet into `path` (default ~/.cache/tfcompress/mitdb) when it is not there.
     """
     if split not in ("patient", "beat"):
         raise ValueError(f"split={split!r}; expected 'patient' or 'beat'.")
+    if channels not in ("patient", "beat"):
+        raise ValueError(f"channels={channels!r}; expected 'patient' or 'beat'.")
     if not classes or set(classes) - set(NAMES) or len(set(classes)) != len(classes):
         raise ValueError(f"classes={classes!r}; expected letters of {NAMES!r}, each once.")
     beats = _read(path, download)
     label = np.array([classes.find(name) for name in NAMES])[beats.aami]
-    parts = _by_patient(beats, validation) if split == "patient" else _by_beat(beats, seed)
+    parts = _by_patient(beats, validation) if split == "patient" else _by_beat(beats)
     parts = [np.flatnonzero(part & (label >= 0)) for part in parts]
     missing = [name for name, part in zip(("train", "validation", "test"), parts, strict=True) if not len(part)]
     if missing:
         raise ValueError(f"No beats for {', '.join(missing)}: only records {sorted(set(beats.record.tolist()))} found.")
-    arrays = [array for part in parts for array in (standardize(beats.x[part]), label[part])]
+    x = patient.channels(beats.x, beats.record) if channels == "patient" else patient.standardize(beats.x)
+    arrays = [array for part in parts for array in (x[part], label[part])]
     groups = [beats.record[part].astype("int32") for part in parts]
     return Splits("ecg", tuple(classes), *arrays, LICENCE, *groups)
-
-
-def standardize(x):
-    """Z-score of each beat: (N, T) any dtype -> float32 (N, T, 1) with mean 0 and deviation 1; a flat beat gives 0.
-
-    >>> standardize(np.array([[1, 3], [5, 5]])).tolist()
-    [[[-1.0], [1.0]], [[0.0], [0.0]]]
-    """
-    x = np.asarray(x, "float32")
-    x = x - x.mean(1, keepdims=True)
-    return (x / np.maximum(x.std(1, keepdims=True), 1e-6))[..., None]
 
 
 def _read(path, download):
@@ -86,6 +81,6 @@ def _by_patient(beats, validation):
     return [np.isin(beats.record, records) for records in (train, list(validation), DS2)]
 
 
-def _by_beat(beats, seed):
-    draw = np.random.default_rng(seed).random(len(beats.x))
+def _by_beat(beats):
+    draw = np.random.default_rng(0).random(len(beats.x))
     return [draw < 0.72, (draw >= 0.72) & (draw < 0.8), draw >= 0.8]
