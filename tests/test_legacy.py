@@ -321,6 +321,7 @@ def test_quantize_aware_trains_and_names_what_it_cannot(data, tmp_path):
     names = [layer.name for layer in aware.layers]
     assert "quant_conv" in names and "out" in names
     assert legacy.strip(aware) is aware and legacy.callbacks(aware) == []
+    assert legacy.is_aware(aware) and not legacy.is_aware(classifier()) and not legacy.is_aware(keras.Sequential())
     aware.save(tmp_path / "aware.h5")
     again = legacy.load(tmp_path / "aware.h5")
     np.testing.assert_allclose(again.predict(data[0], verbose=0), aware.predict(data[0], verbose=0), atol=1e-6)

@@ -105,6 +105,11 @@ def strip(model):
     return model
 
 
+def is_aware(model):
+    """Whether ``model`` is a tf_keras model made by ``quantize_aware``: TFLiteConverter alone can convert it."""
+    return is_tf_keras(model) and any(type(layer).__name__.startswith("QuantizeWrapper") for layer in flat(model))
+
+
 def callbacks(model):
     """The callbacks ``fit`` needs for ``model``: TFMOT's step counter where it is pruned, else none."""
     pruned = any(type(layer).__name__ == "PruneLowMagnitude" for layer in flat(model))
