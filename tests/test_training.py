@@ -4,7 +4,10 @@ import keras
 import numpy as np
 import pytest
 
+from tfcompress import training, zoo
 from tfcompress.datasets import Splits
+from tfcompress.distillation.distiller import Distiller
+from tfcompress.quantization.aware import quantize_aware
 from tfcompress.recipes import RECIPES, Recipe
 from tfcompress.training import augment, batches, fit, optimizer
 
@@ -93,3 +96,10 @@ def test_a_recipe_that_makes_no_sense_is_refused(options):
 
 def test_recipes_are_there_for_the_presets():
     assert {"digits", "ecg_cnn", "ecg_resnet"} <= set(RECIPES)
+
+
+def test_loss_knows_probabilities_behind_fake_quantization_and_in_a_distiller():
+    for logits in (False, True):
+        net = zoo.image_mobilenet((8, 8, 1), 3, blocks=1, width=4, logits=logits)
+        for model in (net, quantize_aware(net), Distiller(net, net)):
+            assert training._loss(model, 0.0).get_config()["from_logits"] == logits

@@ -5,6 +5,8 @@ import math
 import keras
 import numpy as np
 
+from tfcompress.distillation.losses import head_of
+
 
 def fit(model, splits, recipe, *, seed=0, callbacks=(), verbose=0):
     """Compile `model` (probabilities or logits out) and train it on `splits.x_train`; returns the Keras History.
@@ -20,7 +22,7 @@ def fit(model, splits, recipe, *, seed=0, callbacks=(), verbose=0):
     steps = math.ceil((recipe.samples or len(splits.x_train)) / recipe.batch_size)
     model.compile(
         optimizer=optimizer(recipe, steps * recipe.epochs),
-        loss=_loss(model, recipe.label_smoothing),
+        loss=_loss(model, splits.x_train[:64], recipe.label_smoothing),
         metrics=["accuracy"],
         jit_compile=False,  # on a CPU, XLA's code for small convolutions is slower, and making it takes seconds
     )
@@ -118,8 +120,8 @@ def _shifted(x, most, rng):
     return padded[tuple(index)]
 
 
-def _loss(model, smoothing):
-    last = model.layers[-1]
-    activation = getattr(last, "activation", None)
-    probabilities = isinstance(last, keras.layers.Softmax) or activation is keras.activations.softmax
+def _loss(model, x, smoothing):
+    """Cross-entropy for what the model gives: probabilities (rounded ones too) or logits."""
+    scores = np.asarray(model(x, training=False), "float32")
+    probabilities = scores.min() >= 0 and np.allclose(scores.sum(-1), 1, atol=0.05)
     return keras.losses.CategoricalCrossentropy(from_logits=not probabilities, label_smoothing=smoothing)

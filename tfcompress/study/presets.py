@@ -21,7 +21,8 @@ class StudyConfig:
     pick_by: "loss" (cross-entropy) or "macro_f1", of the `.tflite` file on the validation split.
     calibration: samples from the training split, drawn evenly over the classes, that set the int8 ranges; each number
         is tried, the best on the validation split is kept.
-    second_six: "reversed_order", "qat" or "kd", see `grid.cells`.
+    second_six: "reversed_order", "qat" or "kd", see `grid.cells`. only: ids of the cells to make, C0 among them;
+        empty: all 18.
     """
 
     name: str
@@ -34,6 +35,7 @@ class StudyConfig:
     pick_by: str = "loss"
     calibration: tuple[int, ...] = (500,)
     second_six: str = "reversed_order"
+    only: tuple[str, ...] = ()
     seed: int = 0
     examples: int | None = None
     dataset_options: dict = field(default_factory=dict)
@@ -44,10 +46,12 @@ class StudyConfig:
             raise ValueError(f"Unknown pick_by: received {self.pick_by!r}, expected 'loss' or 'macro_f1'.")
         if not self.learning_rates or not self.calibration:
             raise ValueError("Expected at least one of learning_rates and one of calibration. Received none.")
-        self.cells()
+        known = [cell.id for cell in cells(self.second_six)]
+        if self.only and ("C0" not in self.only or set(self.only) - set(known)):
+            raise ValueError(f"`only` names cells, C0 among them. Received: {self.only}. Known: {', '.join(known)}.")
 
     def cells(self) -> tuple[Cell, ...]:
-        return cells(self.second_six)
+        return tuple(cell for cell in cells(self.second_six) if not self.only or cell.id in self.only)
 
     def to_dict(self) -> dict:
         """What JSON holds of it; `StudyConfig.from_dict` reads it back."""
