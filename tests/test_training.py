@@ -102,4 +102,4 @@ def test_loss_knows_probabilities_behind_fake_quantization_and_in_a_distiller():
     for logits in (False, True):
         net = zoo.image_mobilenet((8, 8, 1), 3, blocks=1, width=4, logits=logits)
         for model in (net, quantize_aware(net), Distiller(net, net)):
-            assert training._loss(model, 0.0).get_config()["from_logits"] == logits
+            assert training._loss(model, np.ones((2, 8, 8, 1)), 0.0).get_config()["from_logits"] == logits

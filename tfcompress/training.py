@@ -5,8 +5,6 @@ import math
 import keras
 import numpy as np
 
-from tfcompress.distillation.losses import head_of
-
 
 def fit(model, splits, recipe, *, seed=0, callbacks=(), verbose=0):
     """Compile `model` (probabilities or logits out) and train it on `splits.x_train`; returns the Keras History.
