@@ -69,13 +69,16 @@ def bind(calibration, inputs, *, normalized=False, aliases=None):
     return batches
 
 
-def first(batches, count):
-    """The first ``count`` samples, in batches."""
+def first(batches, count, size=None):
+    """The first ``count`` samples, in batches of ``size`` (default: as they come)."""
     chosen = []
     for batch in batches:
-        size = len(next(iter(batch.values())))
-        chosen.append({name: array[: max(1, count)] for name, array in batch.items()} if size > count else batch)
-        count -= size
+        held = min(count, len(next(iter(batch.values()))))
+        step = size or held
+        chosen += [
+            {name: array[i : min(i + step, held)] for name, array in batch.items()} for i in range(0, held, step)
+        ]
+        count -= held
         if count <= 0:
             break
     return chosen
@@ -241,7 +244,7 @@ def _warn_range(name, arrays, normalized, training):
     low, high = float(lows.min()), float(highs.max())
     if low == high:
         _warn(f"All calibration values of {name!r} are {low:g}: ranges can't be learned from that.")
-    if high > 50 and high <= 255 and low >= 0 and not normalized:
+    if low >= 0 and 128 < high <= 255 and not normalized:
         _warn(
             f"Calibration values of {name!r} go from {low:g} to {high:g} and the model does not start with a Rescaling "
             "layer: was the network trained on raw 0..255 values? Normalize the samples as in training."

@@ -74,7 +74,9 @@ def _convert(converter):
     except Exception as error:
         text = str(error)
         if "tensor list ops" in text.lower():
-            raise ConversionError("TFLite can't convert this loop with a free batch size: pass static_batch=1.") from error
+            raise ConversionError(
+                "TFLite can't convert this loop with a free batch size: pass static_batch=1."
+            ) from error
         ops = set(re.findall(r"'(tf\.\w+)' op is neither", text))
         pattern = r"error: loc\([^\n]*?\"([^\"@:]+)@[^\n]*?'(tf\.\w+)' op is neither"
         places = {op: name for name, op in re.findall(pattern, text)}
@@ -112,8 +114,12 @@ def quantize(float_file, precision, output, ranges=None, io="float", keep_float=
     return notes
 
 
-def run(file, batches, output, runtime, delegate):
-    """Run a file on batches and write its outputs, one array a name, to the ``.npz`` ``output``."""
+def run(file, batches, output, runtime, delegate, limit):
+    """Run a file on batches, for ``limit`` seconds at most, and write its outputs to the ``.npz`` ``output``."""
+    started, results = time.perf_counter(), []
     runner = interpreter.Runner(Path(file).read_bytes(), runtime=runtime, delegate=delegate)
-    results = [runner(feed) for feed in load_batches(batches)]
+    for feed in load_batches(batches):
+        results.append(runner(feed))
+        if time.perf_counter() - started > limit:
+            break
     save_batches(output, results)

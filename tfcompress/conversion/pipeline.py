@@ -65,7 +65,8 @@ class Pipeline:
                 data, self.inputs, normalized=source.normalizes(self.origin), aliases=keras_model.aliases(self.origin)
             )
             self.inputs_are = "calibration data"
-        self._fed = calibration.first(self.batches, gate.SAMPLES)
+        fixed = any(spec.shape and spec.shape[0] is not None for spec in self.inputs.values())
+        self._fed = calibration.first(self.batches, gate.SAMPLES, None if fixed else gate.AT_ONCE)
 
     def expected(self):
         """The model's own outputs on the gate's samples, and words for what "the model" is."""
