@@ -21,10 +21,12 @@ def check_model(model):
     """Raise one clear error for anything that is not a built Keras 3 Functional or Sequential model."""
     if type(model).__module__.startswith("tf_keras"):
         raise ValueError(
-            f"Received a tf_keras (Keras 2) model '{model.name}'. Use tfcompress.legacy.prune, quantize_aware or "
-            "cluster, or bring it over with tfcompress.from_tf_keras(model).")
+            f"Received a tf_keras (Keras 2) model '{model.name}'. Use tfcompress.legacy (prune, quantize_aware, "
+            "cluster, strip), or bring it over with tfcompress.from_tf_keras(model).")
     if not isinstance(model, keras.Model):
         raise ValueError(f"Expected a Keras model. Received: {type(model).__name__}.")
+    if isinstance(getattr(model, "student", None), keras.Model):
+        raise ValueError(f"Received the {type(model).__name__} '{model.name}'. Pass its student: distiller.student.")
     if not is_graph(model):
         raise ValueError(
             f"Model '{model.name}' is subclassed ({type(model).__name__}): its graph is not known, so its layers can't "
