@@ -131,12 +131,14 @@ def _match(first: Graph, second: Graph):
 
 
 def _made(graph: Graph) -> Iterator[tuple[tuple, int]]:
-    """((name, shape without batch, (operation, which output)), tensor) of all that is computed, in running order."""
+    """((name, shape without batch, (operation, which output)), tensor) of the real values that are computed and used,
+    in running order. What a loop leaves in a tensor that nobody reads is left out."""
+    read = {index for op in graph.ops for index in op.inputs} | set(graph.outputs)
     for op in graph.ops:
         if op.name not in _MOVES:
             for place, index in enumerate(op.outputs):
                 tensor = graph.tensors[index]
-                if tensor.dtype not in ("string", "resource", "variant"):
+                if index in read and (tensor.dtype.startswith("float") or tensor.quantized):
                     yield (tensor.name, tensor.signature[1:], (op.name, place)), index
 
 
