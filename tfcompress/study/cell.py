@@ -61,7 +61,7 @@ def make_variant(config: StudyConfig, cell: Cell, control_path, splits: Splits) 
     for rate in config.learning_rates if cell.trains else [None]:
         keras.backend.clear_session()
         started = time.perf_counter()
-        control = keras.models.load_model(control_path)
+        control = keras.models.load_model(control_path, compile=False)  # its file holds the optimizer's slots too
         model = tuned(cell, control, splits, replace(config.fine_tune, learning_rate=rate or 1.0), seed)
         trained = time.perf_counter()
         after_training = cell.precision == "int8" and not cell.quantize.in_training

@@ -5,7 +5,7 @@ import json
 import os
 from pathlib import Path
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from android_bench import host
 from android_bench.result import Result
@@ -17,6 +17,8 @@ from .report import write_report
 from .store import Store, only_one, remember_config, write_file
 from .worker import CONTROL
 
+WORK = {"control": 4.0, "train": 4.0, "convert": 1.0, "measure": 0.5}  # about how long each takes, for the time left
+QUIET = 90  # percent of its core that a one-thread run has where nothing else runs
 THREADS = {"host-1thread": 1, "host-allthreads": os.cpu_count() or 1}
 
 
@@ -50,7 +52,8 @@ def run_study(preset_or_config, out=None, *, workers=1, ray=None, devices=("host
     folder = Path(out) if out is not None else Path("runs") / config.name
     with only_one(folder), _progress() as progress:
         remember_config(folder, config.to_dict())
-        bar = progress.add_task("", total=1 + len(config.cells()) * (1 + len(devices)))
+        work = WORK["control"] + sum(map(_work, config.cells())) + WORK["measure"] * len(config.cells()) * len(devices)
+        bar = progress.add_task("", total=work)
         _make_all(config, folder, workers, ray, progress, bar)
         _measure_all(config, folder, devices, progress, bar)
     return report(folder)
@@ -80,7 +83,8 @@ def _make_all(config, folder, workers, ray, progress, bar) -> None:
     for row in made.values():
         _check_file(models / f"{row['id']}.tflite", row["model_sha256"])
     missing = [cell for cell in config.cells() if cell.id not in made]
-    progress.update(bar, completed=int(facts.exists()) + len(made))
+    done = [_work(cell) for cell in config.cells() if cell.id in made]
+    progress.update(bar, completed=WORK["control"] * facts.exists() + sum(done))
     if not missing:
         return
     shared = {"config": config.to_dict(), "control": str(control.resolve())}
@@ -92,7 +96,7 @@ def _make_all(config, folder, workers, ray, progress, bar) -> None:
             if "error" in answer:
                 raise StudyError(f"The control could not be trained. {answer['error']}")
             write_file(facts, json.dumps(answer["record"]).encode())
-            progress.advance(bar)
+            progress.advance(bar, WORK["control"])
         missing.sort(key=lambda cell: -len(cell.steps) * cell.trains)  # the long ones first
         jobs = [
             shared | {"name": cell.id, "output": str((models / f"{cell.id}.tflite").resolve())} for cell in missing
@@ -104,7 +108,7 @@ def _make_all(config, folder, workers, ray, progress, bar) -> None:
                 errors.append(f"  {job['name']}: {answer['error']}")
                 continue
             variants.append(answer["record"])
-            progress.advance(bar)
+            progress.advance(bar, next(_work(cell) for cell in missing if cell.id == job["name"]))
     finally:
         pool.close()
     if errors:
@@ -123,7 +127,11 @@ def _measure_all(config, folder, devices, progress, bar) -> None:
                 row = row.replace(delta_accuracy=row.accuracy - control["accuracy"])
                 found = host.measure(folder / "models" / f"{cell.id}.tflite", threads=THREADS[device])
                 rows.append(json.loads(found.into(row).to_json()))
-            progress.advance(bar)
+            progress.advance(bar, WORK["measure"])
+
+
+def _work(cell) -> float:
+    return WORK["train" if cell.trains else "convert"]
 
 
 def _rows(folder: Path) -> Store:
@@ -140,8 +148,18 @@ def _check_file(path: Path, sha256: str) -> None:
 
 
 def _progress() -> Progress:
-    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+    return Progress(TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
                     TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=False))  # fmt: skip
+
+
+def _busy(rows: list[Result]) -> str:
+    share = min((row.cpu_percent for row in rows if row.threads == 1 and row.cpu_percent is not None), default=100)
+    if share >= QUIET:
+        return ""
+    return (
+        f". The machine was busy: some runs had {share:.0f} % of their core. When it is quiet, remove rows.jsonl and run "
+        "the study again: only the times are measured anew"
+    )
 
 
 def _about(config: StudyConfig, rows: list[Result], facts: dict) -> dict:
@@ -163,7 +181,7 @@ def _about(config: StudyConfig, rows: list[Result], facts: dict) -> dict:
         "Timing": "; ".join(
             f"{row.device}: {row.threads} thread{'s' if (row.threads or 1) > 1 else ''}, {row.delegate}, "
             f"{row.runs} runs of a batch of one" for row in rows if row.id == CONTROL_CELL
-        ),
+        ) + _busy(rows),
         "CPU %": "process CPU time / wall time; 100 is one core",
         "Energy": f"not measured on {', '.join(sorted(energy))}" if energy else "see the table",
         "Versions": ", ".join(f"{name} {version}" for name, version in (first.versions or {}).items()),

@@ -55,7 +55,8 @@ def work(config: dict, name: str, control: str, output: str) -> dict:
         part = Path(f"{control}.{os.getpid()}.part.keras")
         model.save(part)
         os.replace(part, control)
-        return record | {"data": str(splits), "licence": splits.licence}
+        size = os.path.getsize(control)  # with the optimizer's slots, as `fit` leaves it
+        return record | {"data": str(splits), "licence": splits.licence, "keras_bytes": size}
     cell = next(cell for cell in study.cells() if cell.id == name)
     record, content = make_variant(study, cell, control, splits)
     write_file(output, content)

@@ -1,0 +1,124 @@
+"""Heartbeats split by patient, both nets, several seeds: accuracy, macro-F1 and bytes as mean +- sd.
+
+    TFCOMPRESS_DATA=... python scripts/table_ecg.py [--nets ecg_cnn,ecg_resnet] [--seeds 0,1,2] [--ids C0,Q8,...]
+
+Each net and seed is a study in runs/table_ecg/<net>-<seed>; its rows are copied to scripts/results/table_ecg.jsonl when
+it is done, and the table is scripts/results/table_ecg.md. Stopped or killed, the same command goes on.
+"""
+
+import argparse
+import json
+import statistics
+from dataclasses import replace
+from pathlib import Path
+
+from android_bench.result import Result
+from tfcompress.study.presets import PRESETS, StudyConfig
+from tfcompress.study.report import headline
+from tfcompress.study.run import run_study
+from tfcompress.study.store import Store, write_file
+
+IDS = "C0,Q8,P80Q8,P90Q8,Q8P90"
+RESULTS = Path(__file__).parent / "results"
+
+
+def config(net: str, seed: int, ids: list[str], epochs: int, rates: tuple[float, ...]) -> StudyConfig:
+    base = PRESETS[{"ecg_cnn": "ecg_full"}.get(net, net)]
+    tune = replace(base.fine_tune, epochs=epochs)
+    return replace(base, name=f"{net}-{seed}", seed=seed, only=tuple(ids), fine_tune=tune, learning_rates=rates)
+
+
+def collect(store: Store, net: str, seed: int, folder: Path) -> None:
+    """Copy the rows of one study, with the net and the size of its Keras file beside them."""
+    keras_bytes = json.loads((folder / "control.json").read_text())["keras_bytes"]
+    for line in (folder / "rows.jsonl").read_text().splitlines():
+        row = {"net": net, "study_seed": seed, "keras_bytes": keras_bytes, **json.loads(line)}
+        if (net, seed, row["id"]) not in store:
+            store.append(row)
+
+
+def spread(values, digits: int, scale: float = 1.0) -> str:
+    values = [scale * value for value in values]
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):,.{digits}f} ± {deviation:,.{digits}f}"
+
+
+COLUMNS = (
+    "cell", "accuracy %", "macro-F1", "recalls N/S/V/F %", "bytes", "gzip", "saved: file vs .keras with slots",
+    "saved: file vs float .tflite", "saved: gzip vs float .tflite", "p50 µs",
+)  # fmt: skip
+
+
+def table(rows: list[dict]) -> str:
+    lines = ["# Heartbeats (MIT-BIH), split by patient (DS1/DS2), classes N S V F", ""]
+    for net in dict.fromkeys(row["net"] for row in rows):
+        mine = [row for row in rows if row["net"] == net]
+        seeds = sorted({row["study_seed"] for row in mine})
+        control = {row["study_seed"]: row for row in mine if row["id"] == "C0"}
+        lines += [f"## {net}, seeds {', '.join(map(str, seeds))}: mean ± sd", ""]
+        lines += ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
+        for id in dict.fromkeys(row["id"] for row in mine):
+            cell = [row for row in mine if row["id"] == id]
+            lines.append("| " + " | ".join(values(id, cell, [control[row["study_seed"]] for row in cell])) + " |")
+        lines += ["", *picks(mine, seeds), ""]
+    return "\n".join(lines)
+
+
+def values(id: str, cell: list[dict], control: list[dict]) -> list[str]:
+    """One line of the table: the rows of one cell over the seeds, beside the control's of the same seeds."""
+    recalls = [f"{100 * statistics.mean(row['recalls'][name] for row in cell):.0f}" for name in cell[0]["recalls"]]
+    pairs = list(zip(cell, control, strict=True))
+    saved = (
+        [1 - row["raw_bytes"] / row["keras_bytes"] for row in cell],
+        [1 - row["raw_bytes"] / base["raw_bytes"] for row, base in pairs],
+        [1 - row["gzip_bytes"] / base["raw_bytes"] for row, base in pairs],
+    )
+    return [
+        id,
+        spread([row["accuracy"] for row in cell], 2, 100),
+        spread([row["macro_f1"] for row in cell], 3),
+        " / ".join(recalls),
+        spread([row["raw_bytes"] for row in cell], 0),
+        spread([row["gzip_bytes"] for row in cell], 0),
+        *(f"{100 * statistics.mean(shares):.1f} %" for shares in saved),
+        spread([row["latency_p50_us"] for row in cell], 1),
+    ]
+
+
+def picks(rows: list[dict], seeds) -> list[str]:
+    """The cell that validation patients pick for each seed, and what it does to the test patients."""
+    lines = []
+    for seed in seeds:
+        own = [{k: v for k, v in row.items() if k not in ("net", "study_seed", "keras_bytes")}
+               for row in rows if row["study_seed"] == seed]  # fmt: skip
+        best = headline([Result.from_json(json.dumps(row)) for row in own])
+        if best is None:
+            lines.append(f"* seed {seed}: no cell keeps the control's quality on the validation patients")
+            continue
+        lines.append(
+            f"* seed {seed}: validation patients pick {best['id']}: test accuracy {best['points']:+.2f} points, "
+            f"macro-F1 {best['f1']:+.3f}, gzip {best['download']:.1f}x smaller than the control's"
+        )
+    return lines
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nets", default="ecg_cnn,ecg_resnet")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--ids", default=IDS, help="cells, C0 among them; 'all': the 18")
+    parser.add_argument("--epochs", type=int, default=4, help="of fine-tuning")
+    parser.add_argument("--rates", default="1e-3,3e-4", help="learning rates to pick from")
+    parser.add_argument("--workers", type=int, default=1)
+    options = parser.parse_args()
+    ids = [] if options.ids == "all" else options.ids.split(",")
+    rates = tuple(float(rate) for rate in options.rates.split(","))
+    store = Store(RESULTS / "table_ecg.jsonl", key=("net", "study_seed", "id"))
+    for net in options.nets.split(","):
+        for seed in map(int, options.seeds.split(",")):
+            study = config(net, seed, ids, options.epochs, rates)
+            folder = Path("runs/table_ecg") / study.name
+            run_study(study, folder, workers=options.workers)
+            collect(store, net, seed, folder)
+            write_file(RESULTS / "table_ecg.md", table(store.read()).encode())
+            print(table(store.read()), flush=True)
