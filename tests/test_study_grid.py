@@ -39,3 +39,13 @@ def test_a_preset_goes_through_json(name):
     config = PRESETS[name]
     assert config.name == name
     assert StudyConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_data_that_is_not_there_is_one_error_and_leaves_no_folder(tmp_path, monkeypatch):
+    from tfcompress.study.run import run_study
+
+    monkeypatch.delenv("TFCOMPRESS_DATA", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="set TFCOMPRESS_DATA"):
+        run_study("ecg", tmp_path / "runs")
+    assert list(tmp_path.iterdir()) == []

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from android_bench import host
 from android_bench.result import Result
 
+from .cell import read_data
 from .pool import LocalPool, RayPool
 from .presets import StudyConfig, preset
 from .report import CONTROL as CONTROL_CELL
@@ -43,6 +44,7 @@ def run_study(preset_or_config, out=None, *, workers=1, ray=None, devices=("host
 
     Raises:
         ValueError: unknown preset or device, or a folder that holds another study.
+        FileNotFoundError: data that is in no package; the message says how to get it.
         RuntimeError: another process runs this study; StudyError: cells failed (the others are kept).
     """
     config = preset(preset_or_config)
@@ -50,6 +52,8 @@ def run_study(preset_or_config, out=None, *, workers=1, ray=None, devices=("host
     if unknown or not devices:
         raise ValueError(f"Unknown devices: received {unknown or 'none'}, expected some of {', '.join(THREADS)}.")
     folder = Path(out) if out is not None else Path("runs") / config.name
+    if not ray and not (folder / "control.keras").exists():
+        read_data(config)  # data that isn't there is said now, before there is a folder
     with only_one(folder), _progress() as progress:
         remember_config(folder, config.to_dict())
         work = WORK["control"] + sum(map(_work, config.cells())) + WORK["measure"] * len(config.cells()) * len(devices)
@@ -62,8 +66,9 @@ def run_study(preset_or_config, out=None, *, workers=1, ray=None, devices=("host
 def report(folder) -> Path:
     """Write `report.html` and `report.csv` from the rows that a study's folder holds; returns the first one's path."""
     folder = Path(folder)
-    if not (folder / "config.json").exists():
-        raise ValueError(f"Expected the folder of a study. Received: {folder}, which has no config.json.")
+    for name in ("config.json", "rows.jsonl"):
+        if not (folder / name).exists():
+            raise ValueError(f"Expected the folder of a study that has rows. Received: {folder}, which has no {name}.")
     config = StudyConfig.from_dict(json.loads((folder / "config.json").read_text()))
     order = {cell.id: number for number, cell in enumerate(config.cells())}
     rows = [Result.from_json(json.dumps(row)) for row in _rows(folder).read()]
@@ -157,8 +162,8 @@ def _busy(rows: list[Result]) -> str:
     if share >= QUIET:
         return ""
     return (
-        f". The machine was busy: some runs had {share:.0f} % of their core. When it is quiet, remove rows.jsonl and run "
-        "the study again: only the times are measured anew"
+        f". The machine was busy: some runs had {share:.0f} % of their core. When it is quiet, remove rows.jsonl and "
+        "run the study again: only the times are measured anew"
     )
 
 
