@@ -115,3 +115,19 @@ def test_int4_weights_are_unpacked(tmp_path):
     for weight in found:
         assert weight.levels <= 16 and weight.channels.min() >= -8 and weight.channels.max() <= 7
         assert weight.channels.size == weight.tensor.size
+
+
+def test_weights_stored_sparsely_count_their_zeros():
+    import keras
+    import tensorflow as tf
+
+    kernel = np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32)
+    kernel[np.abs(kernel) < 1.6] = 0
+    net = keras.Sequential([keras.Input((64,)), keras.layers.Dense(32, use_bias=False)])
+    net.layers[0].kernel.assign(kernel)
+    converter = tf.lite.TFLiteConverter.from_keras_model(net)
+    converter.optimizations = [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
+    content = converter.convert()
+    (found,) = weights(read(content))
+    assert found.tensor.sparse and found.zeros == (kernel == 0).sum()
+    assert sparsity(content) == (kernel == 0).mean()
