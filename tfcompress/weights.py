@@ -13,8 +13,11 @@ ELEMENTWISE = frozenset("ADD SUB MUL DIV MAXIMUM MINIMUM SQUARED_DIFFERENCE PREL
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Weight:
-    """One weight tensor, counted once however many operations share it. `channels`: stored values, (output channels, n);
-    of a tensor stored sparsely, its non-zeros and a zero as one channel."""
+    """One weight tensor, counted once however many operations share it.
+
+    `channels` holds the stored values, (output channels, n); of a tensor stored sparsely, its non-zeros and a zero as
+    one channel; None for a type that isn't decoded.
+    """
 
     tensor: Tensor
     op: str  # the first operation that uses it
