@@ -32,8 +32,9 @@ def dataset(batched, labels):
     "data",
     [
         IMAGES, {"image": IMAGES}, list(IMAGES), (image for image in IMAGES),
-        lambda: ([image[None]] for image in IMAGES), lambda: ({"image": image} for image in IMAGES), [{"image": IMAGES[:60]}, {"image": IMAGES[60:]}],
-        zip(IMAGES, range(120), strict=True), [IMAGES[:100], IMAGES[100:]], Calibration(IMAGES),
+        lambda: ([image[None]] for image in IMAGES), lambda: ({"image": image} for image in IMAGES),
+        [{"image": IMAGES[:60]}, {"image": IMAGES[60:]}], zip(IMAGES, range(120), strict=True),
+        [IMAGES[:100], IMAGES[100:]], Calibration(IMAGES),
     ],
     ids="array dict list generator representative_dataset dicts batches labels arrays object".split(),
 )  # fmt: skip
@@ -127,13 +128,14 @@ def test_bad_data_for_several_inputs():
         (np.random.default_rng(0).uniform(0, 255, (120, 4, 4, 1)), "Rescaling", {}),
         (np.zeros((120, 4, 4, 1)), "All calibration values", {}),
         (np.where(np.arange(120)[:, None, None, None] == 5, 99, IMAGES), "sample 5 of 'image' reaches 99", {}),
+        (np.concatenate([IMAGES] * 3 + [IMAGES * 1e4], -1), "in int8 the small ones vanish", {"channels": 4}),
         (Calibration(IMAGES, (0.0, 255.0)), "far from the training data's 0..255", {}),
         (Calibration(IMAGES * 9, {"image": (-4.0, 4.0)}), "far from the training data's -4..4", {}),
     ],
 )  # fmt: skip
 def test_suspicious_data_brings_a_warning(data, words, options):
     with pytest.warns(CalibrationWarning, match=words):
-        bind(data, spec(), **options)
+        bind(data, spec(shape=(None, 4, 4, options.get("channels", 1))))
 
 
 def test_raw_pixels_are_right_for_a_model_that_rescales():

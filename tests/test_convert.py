@@ -206,6 +206,19 @@ def test_conv1d_nets_are_int8_throughout():
     assert convert(model, "int8", normal(64, 1)).gate.float_islands == ()
 
 
+def test_masks_are_computed_on_the_float_input():
+    model = keras.Sequential([keras.Input((6, 3)), L.Masking(), L.LSTM(8), L.Dense(2)])
+    x = normal(6, 3) * 0.05  # many values of one sample quantize to 0, the mask value, beside one of 40
+    x[:, 4:], x[:, 0, 0] = 0, 40.0 / (1 + np.arange(len(x)))
+    file = convert(model, "int8", x)
+    assert any("NOT_EQUAL" in name for name in file.gate.float_islands) or "EQUAL" not in str(file.gate.float_islands)
+    assert np.abs(file.predict(x) - model.predict(x, verbose=0)).max() < 0.1
+
+
+def test_int4_lists_what_stays_at_8_bits(files):
+    assert any("8-bit weights" in note and "DEPTHWISE_CONV_2D" in note for note in files["int4"].gate.notes)
+
+
 def test_attention_and_operations_without_an_int8_kernel():
     i = keras.Input((6, 8))
     x = L.LayerNormalization()(i + L.MultiHeadAttention(2, 4)(i, i))

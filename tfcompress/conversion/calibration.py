@@ -257,6 +257,7 @@ def _warn_range(name, arrays, normalized, training):
             f"{extent.max() / typical:.0f} times a typical one: it stretches "
             "the int8 range. Remove it if it is an error of measurement."
         )
+    _warn_features(name, arrays)
     if training is not None:
         wide = training[1] - training[0]
         if low < training[0] - 0.5 * wide or high > training[1] + 0.5 * wide or high - low < 0.25 * wide:
@@ -264,6 +265,19 @@ def _warn_range(name, arrays, normalized, training):
                 f"Calibration values of {name!r} span {low:g}..{high:g}, far from the training data's "
                 f"{training[0]:g}..{training[1]:g}. Prepare both in the same way."
             )
+
+
+def _warn_features(name, arrays):
+    """One scale holds the whole tensor: beside a feature of 100,000 one of 1 becomes zero."""
+    if arrays[0].shape[-1] < 2 or len({a.shape[-1] for a in arrays}) > 1:
+        return
+    sizes = np.max([np.abs(a).reshape(-1, a.shape[-1]).max(0) for a in arrays], axis=0)
+    typical = float(np.median(sizes))
+    if typical > 0 and sizes.max() > 200 * typical:
+        _warn(
+            f"Feature {int(sizes.argmax())} (last axis) of {name!r} reaches {sizes.max():g}, others {typical:g}: "
+            "in int8 the small ones vanish. Scale the features before the model, or keep its first layers float."
+        )
 
 
 def _range_of(training, name):

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tfcompress.conversion import islands
 from tfcompress.conversion.batches import load_batches, save_batches
-from tfcompress.conversion.islands import float_operations, output_scales
 from tfcompress.conversion.worker import ConversionError, worker
 
 SETTINGS = tuple((runtime, delegate) for runtime in ("ai_edge_litert", "tf.lite") for delegate in (True, False))
@@ -110,7 +110,7 @@ def check(path, precision, batches, expected, folder, *, inputs, reference, note
         else:
             others[name] = results[0]
         ran.append(name)
-    scales = output_scales(path.read_bytes())
+    scales = islands.output_scales(path.read_bytes())
     elsewhere = {
         name: max(_distance(result[key], first[0][key], scales.get(key)) for key in result)
         for name, result in others.items()
@@ -118,12 +118,12 @@ def check(path, precision, batches, expected, folder, *, inputs, reference, note
     expected = expected[: len(first)]
     agreement = tuple(compare(key, first, expected, scales.get(key)) for key in first[0])
     _refuse_nan(first, expected, precision)
-    islands, weights = float_operations(path.read_bytes())
+    left_float, weights = islands.float_operations(path.read_bytes())
     return GateReport(
-        ran=tuple(ran), float_islands=islands, float_weights=weights if precision != "float32" else (),
+        ran=tuple(ran), float_islands=left_float, float_weights=weights if precision != "float32" else (),
         agreement=agreement, elsewhere=elsewhere, inputs=inputs, reference=reference,
         samples=sum(len(next(iter(b.values()))) for b in batches[: len(first)]),
-        seconds=time.perf_counter() - started, notes=tuple(notes),
+        seconds=time.perf_counter() - started, notes=(*notes, *islands.notes(path.read_bytes(), precision)),
     )  # fmt: skip
 
 

@@ -51,6 +51,29 @@ def float_operations(content):
     return (tuple(islands) if quantized else ()), tuple(weights)
 
 
+def notes(content, precision):
+    """Sentences about a file: int4 weights that had to stay int8, and kernels that keep state between runs."""
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    found, wide, stateful = [], set(), False
+    for graph in model.subgraphs:
+        for op in graph.operators:
+            label = operation(model, op)
+            stateful |= label.startswith("UNIDIRECTIONAL_SEQUENCE")
+            kinds = {_TYPES[graph.tensors[i].type] for i in op.inputs if i >= 0 and _has_data(model, graph.tensors[i])}
+            if "INT8" in kinds:
+                wide.add(label)
+    if precision == "int4" and wide:
+        found.append(f"int4: 8-bit weights where the run time has no 4-bit kernel: {', '.join(sorted(wide))}")
+    if stateful:
+        found.append("a fused LSTM keeps its state: call interpreter.reset_all_variables() before every new sequence")
+    return found
+
+
+def _has_data(model, tensor):
+    data = model.buffers[tensor.buffer].data
+    return data is not None and len(data) > 0
+
+
 def _is_large(model, tensor, elements=1024):
     data = model.buffers[tensor.buffer].data
     return _TYPES[tensor.type] == "FLOAT32" and data is not None and len(data) >= 4 * elements

@@ -41,9 +41,10 @@ def rules(precision, io="float", keep_float=(), loops=()):
                 manager.add_dynamic_config(".*", op, 4)
     else:
         manager.add_static_config(".*", _OP.ALL_SUPPORTED, {"int8": 8, "int16x8": 16}[precision], 8)
-        if io == "float":
-            for op in (_OP.INPUT, _OP.OUTPUT):
-                manager.add_quantization_config(".*", op, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE)
+        # A comparison on rounded values finds other values equal: masks (Masking, padding) must see the float input.
+        ends = (_OP.INPUT, _OP.OUTPUT) if io == "float" else ()
+        for op in (_OP.EQUAL, _OP.NOT_EQUAL, *ends):
+            manager.add_quantization_config(".*", op, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE)
     for pattern in loops:  # the body of a WHILE keeps float activations: its state has no fixed range
         manager.add_quantization_config(pattern, _OP.ALL_SUPPORTED, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE)
         for op in (_OP.FULLY_CONNECTED, _OP.CONV_2D):
