@@ -138,6 +138,18 @@ def test_a_cell_that_fails_is_named_and_the_others_are_kept(study, tmp_path):
     assert [json.loads(line)["id"] for line in (tmp_path / "variants.jsonl").read_text().splitlines()] == ["C0"]
 
 
+def test_your_own_net_and_data(study, tmp_path):
+    splits = study_cell.read_data(CONFIG)
+    arrays = {f"{kind}_{part}": getattr(splits, f"{kind}_{part}") for kind in "xy" for part in ("train", "val", "test")}
+    np.savez(tmp_path / "mine.npz", **arrays)
+    own = replace(CONFIG, model=str(study / "control.keras"), dataset=str(tmp_path / "mine.npz"), only=("C0",))
+    run_study(own, tmp_path / "runs")
+    assert essence(tmp_path / "runs")["C0"] == essence(study)["C0"]
+    np.savez(tmp_path / "mine.npz", x_train=arrays["x_train"])
+    with pytest.raises(ValueError, match="Missing: y_train, x_val"):
+        study_cell.read_data(own)
+
+
 def test_calibration_draws_in_turn_from_the_classes():
     splits = study_cell.read_data(CONFIG)
     drawn = study_cell.calibration(splits, 20, seed=3)

@@ -5,11 +5,13 @@ import importlib.metadata
 import math
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
 
 from tfcompress import flatbuffer, measure, metrics, training, zoo
+from tfcompress.arrays import read_npz
 from tfcompress.callback import CompressionCallback
 from tfcompress.convert import convert
 from tfcompress.datasets import Splits, load
@@ -29,8 +31,11 @@ PACKAGES = ("tfcompress", "tensorflow", "keras", "ai-edge-litert", "litert-quant
 
 
 def read_data(config: StudyConfig) -> Splits:
-    """The study's data; the first `config.examples` of each split where that is set."""
-    splits = load(config.dataset, **config.dataset_options)
+    """The study's data; the first `config.examples` of each split where that is set.
+
+    A file `.npz` holds x_train, y_train, x_val, y_val, x_test, y_test (class numbers) and may hold class_names.
+    """
+    splits = _own(config.dataset) if config.dataset.endswith(".npz") else load(config.dataset, **config.dataset_options)
     if config.examples is None:
         return splits
     names = [f"{kind}_{part}" for kind in ("x", "y", "group") for part in ("train", "val", "test")]
@@ -44,11 +49,14 @@ def seed_of(config: StudyConfig, cell_id: str) -> int:
 
 
 def train_control(config: StudyConfig, splits: Splits) -> tuple[keras.Model, dict]:
-    """The base net, trained, and facts about it."""
+    """The base net, trained (the user's own `.keras` file: as it is), and facts about it."""
     keras.backend.clear_session()
     started = time.perf_counter()
-    model = zoo.build(config.model, splits.input_shape, splits.classes, seed=config.seed, **config.model_options)
-    training.fit(model, splits, config.control, seed=config.seed)
+    if config.model.endswith(".keras"):
+        model = keras.models.load_model(config.model)
+    else:
+        model = zoo.build(config.model, splits.input_shape, splits.classes, seed=config.seed, **config.model_options)
+        training.fit(model, splits, config.control, seed=config.seed)
     return model, {"seconds": time.perf_counter() - started, "parameters": model.count_params()}
 
 
@@ -163,6 +171,16 @@ def kernel_sparsity(content: bytes) -> float:
     """Zeros / weights in the kernels that are pruned: every weight tensor of the file but the last one, the head."""
     found = list(weights(flatbuffer.read(content)))[:-1]
     return sum(weight.zeros for weight in found) / sum(weight.tensor.size for weight in found)
+
+
+def _own(path: str) -> Splits:
+    """The user's own arrays as `Splits`."""
+    arrays, names = read_npz(path), [f"{kind}_{part}" for part in ("train", "val", "test") for kind in ("x", "y")]
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        raise ValueError(f"Expected the arrays {', '.join(names)} in {path}. Missing: {', '.join(missing)}.")
+    classes = arrays.get("class_names", np.arange(max(arrays[name].max() for name in names[1::2]) + 1))
+    return Splits(Path(path).stem, tuple(map(str, classes)), *(arrays[name] for name in names), licence="your own")
 
 
 def _schedule(step: Prune, splits, recipe) -> Polynomial:

@@ -13,10 +13,11 @@ class StudyConfig:
     """One data set, one net, 18 cells. `dataclasses.replace(PRESETS["digits"], seed=1)` makes another one.
 
     name, title: the folder's and the report's.
-    dataset, dataset_options: for `datasets.load`. examples: use this many of each split at most (None: all).
-    model, model_options: for `zoo.build`.
-    control: how the base net is trained. fine_tune: how each cell is trained from it; a cell that quantizes in training
-        has half of these epochs for that, before it prunes.
+    dataset, dataset_options: for `datasets.load`; or your own `.npz`, see `cell.read_data`. examples: use this many of
+        each split at most (None: all).
+    model, model_options: for `zoo.build`; or your own trained `.keras` file, which is then the control as it is.
+    control: how a net of the zoo is trained. fine_tune: how each cell is trained from it; a cell that quantizes in
+        training has half of these epochs for that, before it prunes.
     learning_rates: each trained cell is trained with each of them; the best on the validation split is kept.
     pick_by: "loss" (cross-entropy) or "macro_f1", of the `.tflite` file on the validation split.
     calibration: samples from the training split, drawn evenly over the classes, that set the int8 ranges; each number

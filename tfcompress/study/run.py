@@ -176,7 +176,8 @@ def _about(config: StudyConfig, rows: list[Result], facts: dict) -> dict:
     return {
         "Data": facts["data"],
         "Licence": facts["licence"],
-        "Net": f"{config.model}, {facts['parameters']:,} parameters; control trained {config.control.epochs} epochs",
+        "Net": f"{config.model}, {facts['parameters']:,} parameters; "
+        + ("as it came" if config.model.endswith(".keras") else f"control trained {config.control.epochs} epochs"),
         "Fine-tuning": f"{config.fine_tune.epochs} epochs from the control, each cell with its own seed; learning rate "
         f"of {rates}, picked by {words} of the .tflite file on the validation split",
         "Pruning": "by magnitude, in every kernel but the head's; biases and normalization are not pruned. Polynomial "
