@@ -44,6 +44,9 @@ def test_headline_is_the_smallest_download_that_keeps_the_quality():
 
 def test_headline_is_picked_on_validation_data_not_on_test_data():
     rows = make_rows()
+    assert headline(rows)["holds"]
+    worse_on_test = [row.replace(accuracy=0.5) if row.id == "P90Q8" else row for row in rows]
+    assert headline(worse_on_test)["id"] == "P90Q8" and headline(worse_on_test)["holds"] is False
     better_on_test = [row.replace(accuracy=0.95) if row.id == "Q8P90" else row for row in rows]
     assert headline(better_on_test)["id"] == "P90Q8"
     without = [row.replace(facts=None) for row in better_on_test]
@@ -61,7 +64,7 @@ def test_no_headline_where_everything_loses():
         ("P90", "theoretical", "unstructured zeros: same bytes, same time; only the download shrinks (5.3x by gzip)"),
         ("Q16", "real", "2.0x smaller file"),
         ("P90Q8", "real", "4.0x smaller file, 2.0x faster"),
-        ("Q8P90", "no", "loses 3.4 points of accuracy and 0.034 of macro-F1"),
+        ("Q8P90", "no", "loses 3.40 points of accuracy and 0.034 of macro-F1"),
     ],
 )
 def test_verdicts(id, overall, why):

@@ -62,6 +62,7 @@ def headline(rows: list[Result]) -> dict | None:
         "id": best.id,
         "recipe": best.recipe,
         "by": by,
+        "holds": _keeps(best, control, "test"),
         "device": best.device,
         "smaller": gain(control.raw_bytes, best.raw_bytes),
         "download": gain(control.gzip_bytes, best.gzip_bytes),
@@ -69,8 +70,6 @@ def headline(rows: list[Result]) -> dict | None:
         "points": None if best.accuracy is None else 100 * (best.accuracy - control.accuracy),
         "f1": None if best.macro_f1 is None or control.macro_f1 is None else best.macro_f1 - control.macro_f1,
         "bytes": (control.raw_bytes, best.raw_bytes),
-        "accuracy": (control.accuracy, best.accuracy),
-        "macro_f1": (control.macro_f1, best.macro_f1),
     }
 
 

@@ -84,7 +84,7 @@ def _overall(words, size, zipped, speed, zeros) -> tuple[str, str]:
 
 
 def _loss(row: Result, control: Result) -> str:
-    lost = [f"{100 * (control.accuracy - row.accuracy):.1f} points of accuracy"]
+    lost = [f"{100 * (control.accuracy - row.accuracy):.2f} points of accuracy"]
     if row.macro_f1 is not None and control.macro_f1 is not None:
         lost.append(f"{control.macro_f1 - row.macro_f1:.3f} of macro-F1")
-    return " and ".join(word for word in lost if not word.startswith(("-", "0.0 "))) or lost[-1]
+    return " and ".join(word for word in lost if not word.startswith(("-", "0.00 ", "0.000 "))) or lost[-1]
