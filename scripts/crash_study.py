@@ -35,29 +35,39 @@ def rows(folder: Path) -> list[tuple]:
     return sorted((r["id"], r["model_sha256"], r["raw_bytes"], r["accuracy"], r["macro_f1"]) for r in found)
 
 
+def lines(folder: Path) -> int:
+    """Lines on the disk: variants made and rows measured."""
+    files = [folder / name for name in ("variants.jsonl", "rows.jsonl") if (folder / name).exists()]
+    return sum(len(path.read_bytes().splitlines()) for path in files)
+
+
+def kill_at(study: subprocess.Popen, folder: Path, more: int, pause: float) -> bool:
+    """SIGKILL the study once it has written `more` lines and `pause` seconds have passed; False: it ended first."""
+    goal = lines(folder) + more
+    while study.poll() is None and lines(folder) < goal:
+        time.sleep(0.05)
+    try:
+        study.wait(pause)
+        return False
+    except subprocess.TimeoutExpired:
+        os.kill(study.pid, signal.SIGKILL)
+        study.wait()
+        return True
+
+
 def compare(config: dict, kills: int, seed: int, work: Path) -> bool:
-    began = time.monotonic()
     if start(config, work / "peace").wait():
         raise SystemExit("the run in peace failed")
-    took, killed, rng = time.monotonic() - began, 0, random.Random(seed)
-    print(f"in peace: {took:.0f} s, {len(rows(work / 'peace'))} rows", flush=True)
-    while True:
-        study = start(config, work / "killed")
-        # importing takes some seconds; then kills fall anywhere: training, converting, appending, measuring
-        pause = rng.uniform(5, 5 + 2 * took / max(1, kills)) if killed < kills else None
-        try:
-            code = study.wait(pause)
-            print(f"ended with code {code} after {killed} kills", flush=True)
+    print(f"in peace: {len(rows(work / 'peace'))} rows", flush=True)
+    rng, total = random.Random(seed), 2 * len(rows(work / "peace"))
+    for number in range(1, kills + 1):
+        more, pause = rng.randint(0, max(1, 2 * total // (kills + 2))), rng.uniform(0, 8)
+        if not kill_at(start(config, work / "killed"), work / "killed", more, pause):
             break
-        except subprocess.TimeoutExpired:
-            os.kill(study.pid, signal.SIGKILL)
-            study.wait()
-            killed += 1
-            lines = {name: (work / "killed" / name) for name in ("variants.jsonl", "rows.jsonl")}
-            counts = {name: len(p.read_bytes().splitlines()) if p.exists() else 0 for name, p in lines.items()}
-            print(f"kill {killed} after {pause:.1f} s: {counts}", flush=True)
+        print(f"kill {number}, {pause:.1f} s after line {lines(work / 'killed')} of {total}", flush=True)
+    code = start(config, work / "killed").wait()
     same = rows(work / "peace") == rows(work / "killed")
-    print(f"{'the same' if same else 'DIFFERENT'} {len(rows(work / 'killed'))} rows after {killed} kills")
+    print(f"{'the same' if same else 'DIFFERENT'} {len(rows(work / 'killed'))} rows; the last start ended with {code}")
     return same and code == 0
 
 

@@ -92,6 +92,10 @@ class RayPool:
         root = str(Path(__file__).resolve().parents[2])
         ray.init(address, log_to_driver=False, include_dashboard=False if address == "local" else None,
                  runtime_env={"env_vars": ENVIRONMENT | {"PYTHONPATH": root}})  # fmt: skip
+        cores = int(ray.cluster_resources().get("CPU", 0))
+        if not 1 <= workers <= cores:
+            ray.shutdown()
+            raise ValueError(f"Expected 1 to {cores} workers, the cores of the Ray cluster. Received: {workers}")
         self.actors = [ray.remote(num_cpus=1)(RayWorker).remote() for _ in range(workers)]
 
     def run(self, jobs: list[dict]) -> Iterator[tuple[dict, dict]]:
