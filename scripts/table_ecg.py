@@ -107,7 +107,7 @@ if __name__ == "__main__":
     parser.add_argument("--nets", default="ecg_cnn,ecg_resnet")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--ids", default=IDS, help="cells, C0 among them; 'all': the 18")
-    parser.add_argument("--epochs", type=int, default=4, help="of fine-tuning")
+    parser.add_argument("--epochs", type=int, default=8, help="of fine-tuning")
     parser.add_argument("--rates", default="1e-3,3e-4", help="learning rates to pick from")
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()

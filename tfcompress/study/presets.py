@@ -78,7 +78,7 @@ _ECG = StudyConfig(
     dataset="ecg",
     model="ecg_cnn",
     control=RECIPES["ecg_cnn"],
-    fine_tune=replace(RECIPES["ecg_cnn"], epochs=6),
+    fine_tune=replace(RECIPES["ecg_cnn"], epochs=8),
     pick_by="macro_f1",
 )
 PRESETS = {
@@ -86,8 +86,7 @@ PRESETS = {
     "ecg": replace(
         _ECG,
         name="ecg",
-        control=replace(RECIPES["ecg_cnn"], epochs=5),
-        fine_tune=replace(RECIPES["ecg_cnn"], epochs=1),
+        fine_tune=replace(RECIPES["ecg_cnn"], epochs=3),
         learning_rates=(1e-3,),
     ),
     "ecg_full": _ECG,
@@ -97,7 +96,7 @@ PRESETS = {
         title="Heartbeats (MIT-BIH), split by patient: residual net",
         model="ecg_resnet",
         control=RECIPES["ecg_resnet"],
-        fine_tune=replace(RECIPES["ecg_resnet"], epochs=6),
+        fine_tune=replace(RECIPES["ecg_resnet"], epochs=8),
     ),
     "tiny": replace(
         _DIGITS,
