@@ -19,7 +19,7 @@ X = np.random.default_rng(0).standard_normal((100, 6)).astype("float32")
 @pytest.fixture(scope="module")
 def model():
     keras.utils.set_random_seed(3)
-    return keras.Sequential([keras.Input((6,), name="x"), L.Dense(8, activation="elu"), L.Dense(3, name="y")])
+    return keras.Sequential([keras.Input((6,), name="x"), L.Dense(8, activation="softplus"), L.Dense(3, name="y")])
 
 
 def test_the_report_of_a_float_file(model):
@@ -39,8 +39,8 @@ def test_the_report_of_an_int8_file(model):
     row = report.agreement[0]
     assert row.unit == "LSB" and row.max_difference == round(row.max_difference) and 0 < row.bit_equal < 1
     assert report.inputs == "calibration data" and report.samples == 96
-    assert report.float_islands == ("ELU sequential_1/dense_1/Elu",) or "ELU" in report.float_islands[0]
-    assert "max" in str(report) and "float islands: ELU" in str(report)
+    assert report.float_islands and all("softplus" in name.lower() for name in report.float_islands)
+    assert "max" in str(report) and "float islands: " in str(report)
 
 
 def test_compare_counts_levels_and_top1():

@@ -121,6 +121,12 @@ def convert(
     Raises:
         ValueError: a bad argument, model or calibration set.
         ConversionError: TensorFlow can't convert the model, or the file failed the gate. Nothing is written.
+
+    >>> import keras
+    >>> model = keras.Sequential([keras.Input((4,), name="x"), keras.layers.Dense(2, name="y")])
+    >>> file = convert(model, "dynamic")
+    >>> file.gate.agreement[0].output, file.predict(np.ones((3, 4))).shape
+    ('y', (3, 2))
     """
     options = dict(io=io, backend=backend, keep_float=keep_float, static_batch=static_batch)
     return convert_all(model_or_path, (precision,), calibration, **options)[precision]

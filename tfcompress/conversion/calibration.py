@@ -52,7 +52,7 @@ def bind(calibration, inputs, *, normalized=False, aliases=None):
 
     >>> from tfcompress.conversion.interpreter import Tensor
     >>> spec = {"image": Tensor("image", (None, 2), "float32", 0.0, 0)}
-    >>> [batch["image"].shape for batch in bind(np.zeros((120, 2)), spec)][:2]
+    >>> [batch["image"].shape for batch in bind(np.eye(120, 2), spec)][:2]
     [(16, 2), (16, 2)]
     """
     training = calibration.training_range if isinstance(calibration, Calibration) else None

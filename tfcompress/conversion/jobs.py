@@ -38,7 +38,7 @@ def to_float(saved_model, output):
     started = time.perf_counter()
     converter = tf.lite.TFLiteConverter.from_saved_model(saved_model, signature_keys=["serving_default"])
     content = _convert(converter)
-    Path(output).write_bytes(rewrite.expand_dims_to_reshape(content))
+    Path(output).write_bytes(rewrite.simplify(content))
     return time.perf_counter() - started
 
 
@@ -63,7 +63,8 @@ def to_precision(saved_model, precision, output, batches=None, io="float"):
         converter.inference_input_type = converter.inference_output_type = (
             tf.int16 if precision == "int16x8" else tf.int8
         )
-    Path(output).write_bytes(_convert(converter))
+    content = _convert(converter)
+    Path(output).write_bytes(islands.pack(content) if precision == "qat" else content)
     return []
 
 
@@ -97,7 +98,7 @@ def adopt(path, output):
     """Check a float ``.tflite`` file from elsewhere, give it a signature if it has none, write it to ``output``."""
     content = recipe.with_signature(Path(path).read_bytes())
     interpreter.Runner(content)
-    Path(output).write_bytes(rewrite.expand_dims_to_reshape(content))
+    Path(output).write_bytes(rewrite.simplify(content))
 
 
 def calibrate(float_file, batches, output):
@@ -110,8 +111,18 @@ def calibrate(float_file, batches, output):
 def quantize(float_file, precision, output, ranges=None, io="float", keep_float=()):
     """Derive one precision from the float file. Returns notes on what fell back."""
     content, notes = recipe.quantize(Path(float_file).read_bytes(), precision, ranges, io=io, keep_float=keep_float)
-    Path(output).write_bytes(content)
+    Path(output).write_bytes(rewrite.fuse_islands(content) if ranges else content)
     return notes
+
+
+def answers(saved_model, batches, output):
+    """What the SavedModel itself says to the batches, into the ``.npz`` ``output``."""
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(saved_model)
+    serve = loaded.signatures["serving_default"]
+    results = [serve(**{name: tf.constant(array) for name, array in feed.items()}) for feed in load_batches(batches)]
+    save_batches(output, [{name: value.numpy() for name, value in result.items()} for result in results])
 
 
 def run(file, batches, output, runtime, delegate, limit):

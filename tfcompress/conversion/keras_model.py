@@ -111,6 +111,21 @@ def _structure(model):
     return model.inputs if len(model.inputs) > 1 else model.inputs[0]
 
 
+def in_float32(model):
+    """The same model with the same weights, all of whose layers compute in float32."""
+
+    def change(value):
+        if isinstance(value, dict):
+            return {key: change(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(change(item) for item in value)
+        return "float32" if value in ("mixed_float16", "mixed_bfloat16", "float16", "bfloat16") else value
+
+    copy = type(model).from_config(change(model.get_config()))
+    copy.set_weights(model.get_weights())
+    return copy
+
+
 def _maker(tensor):
     history = tensor._keras_history
     return (getattr(history, "operation", None) or history.layer).name

@@ -5,7 +5,7 @@ import time
 import weakref
 
 from tfcompress.conversion import calibration, gate, keras_model, samples, source
-from tfcompress.conversion.batches import save_batches
+from tfcompress.conversion.batches import load_batches, save_batches
 from tfcompress.conversion.interpreter import Runner
 from tfcompress.conversion.worker import worker
 
@@ -74,11 +74,19 @@ class Pipeline:
             started = time.perf_counter()
             if self.origin.kind == "keras":
                 self._expected = keras_model.reference(self.origin, self._fed), "Keras model"
+            elif self.origin.kind == "saved_model":
+                self._expected = self._answers(), "SavedModel"
             else:
                 runner = Runner(self.float_file.read_bytes())
                 self._expected = [runner(batch) for batch in self._fed], "float .tflite file"
             self.seconds["reference"] = time.perf_counter() - started
         return self._expected
+
+    def _answers(self):
+        fed, said = self.folder / "asked.npz", self.folder / "answers.npz"
+        save_batches(fed, self._fed)
+        worker.run("answers", self.folder, saved_model=str(self.origin.value), batches=str(fed), output=str(said))
+        return load_batches(said)
 
     def ranges(self):
         """File with the range of every activation."""

@@ -1,32 +1,118 @@
-"""Small rewrites of a flatbuffer that give the quantizer operations it knows."""
+"""Small rewrites of a flatbuffer: before quantization into operations the quantizer knows, after it to fuse islands."""
+
+import copy
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
-_EXPAND_DIMS, _RESHAPE = schema.BuiltinOperator.EXPAND_DIMS, schema.BuiltinOperator.RESHAPE
+from tfcompress.conversion.islands import operation
+
+# Operations that only compute sizes: removed when nobody reads them any more.
+_SIZES = ("SHAPE", "STRIDED_SLICE", "PACK", "GATHER", "CAST", "REDUCE_PROD", "CONCATENATION", "DEQUANTIZE", "RESHAPE")
+# Element-wise operations with integer kernels that litert-quantizer does not know, by the types of those kernels.
+_ELEMENTWISE = {"LEAKY_RELU": ("INT8", "INT16"), "RELU6": ("INT8", "INT16"), "ELU": ("INT8",), "EXP": ("INT8",)}
+# Operations that move or select values, with an int8 kernel of the same scale on both sides.
+_MOVING = (
+    "REDUCE_MAX", "REDUCE_MIN", "REVERSE_V2", "SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND", "DEPTH_TO_SPACE", "SQUEEZE",
+)  # fmt: skip
+_TYPES = {value: name for name, value in vars(schema.TensorType).items() if not name.startswith("_")}
 
 
-def expand_dims_to_reshape(content):
-    """Every EXPAND_DIMS as the RESHAPE it is: the quantizer leaves EXPAND_DIMS float, and Conv1D is full of it.
+def simplify(content):
+    """Before quantization: every reshaping whose only free size is the batch becomes a RESHAPE to a constant.
 
-    One with two or more free sizes in its output stays: RESHAPE can infer only one.
+    The quantizer leaves EXPAND_DIMS float, and Conv1D is full of it; a Reshape layer with a free batch becomes SHAPE,
+    STRIDED_SLICE, PACK and RESHAPE, which cuts a delegate's graph in two.
     """
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
-    places = {index for index, code in enumerate(model.operatorCodes) if _code(code) == _EXPAND_DIMS}
-    if not places:
-        return bytes(content)
+    changed = False
     for graph in model.subgraphs:
         for op in graph.operators:
-            output = graph.tensors[op.outputs[0]] if op.opcodeIndex in places else None
-            sizes = None if output is None else _sizes(output)
+            label = operation(model, op)
+            computed = label == "RESHAPE" and len(op.inputs) > 1 and not _is_constant(model, graph, op.inputs[1])
+            sizes = _sizes(graph.tensors[op.outputs[0]]) if label == "EXPAND_DIMS" or computed else None
             if sizes is not None and sum(size < 0 for size in sizes) <= 1:
                 _make_reshape(model, graph, op, sizes)
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+                changed = True
+        _remove_unread(model, graph)
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model)) if changed else bytes(content)
+
+
+def fuse_islands(content):
+    """After static quantization: integer kernels for what the quantizer left between DEQUANTIZE and QUANTIZE.
+
+    What only moves or selects values takes the integers as they are, and DEQUANTIZE comes behind it. An element-wise
+    operation whose result is quantized anyway reads and writes integers. SHAPE reads integers.
+    """
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    graph, operators = model.subgraphs[0], []
+    integers = {}  # float tensor -> the integer tensor it was dequantized from
+    readers = {}
+    for op in graph.operators:
+        for index in op.inputs:
+            readers.setdefault(index, []).append(op)
+    for op in graph.operators:
+        label = operation(model, op)
+        source = integers.get(op.inputs[0]) if len(op.inputs) else None
+        kind = _TYPES[graph.tensors[source].type] if source is not None else None
+        operators.append(op)
+        if label == "DEQUANTIZE" and _TYPES[graph.tensors[op.inputs[0]].type] in ("INT8", "INT16"):
+            integers[op.outputs[0]] = op.inputs[0]
+        elif source is None:
+            continue
+        elif label in ("SHAPE", "QUANTIZE"):
+            op.inputs = _array(source)
+        elif label in _MOVING and kind == "INT8":
+            result = _like(graph, op.outputs[0], source)
+            operators.append(_dequantize(model, result, op.outputs[0]))
+            integers[op.outputs[0]] = result
+            op.inputs, op.outputs = _array(source, *op.inputs[1:]), _array(result)
+        elif kind in _ELEMENTWISE.get(label, ()):
+            behind = readers.get(op.outputs[0], [])
+            if len(behind) == 1 and operation(model, behind[0]) == "QUANTIZE" and op.outputs[0] not in graph.outputs:
+                op.inputs, op.outputs = _array(source), behind[0].outputs
+                behind[0].outputs = _array()
+                model.operatorCodes[op.opcodeIndex].version = max(2, model.operatorCodes[op.opcodeIndex].version)
+    changed = len(operators) > len(graph.operators)
+    graph.operators, count = [op for op in operators if len(op.outputs)], len(graph.operators)
+    _remove_unread(model, graph)
+    changed |= len(graph.operators) != count
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model)) if changed else bytes(content)
+
+
+def _array(*indices):
+    return np.array(indices, dtype=np.int32)
+
+
+def _like(graph, index, source):
+    """Index of a new tensor with the shape of ``index`` and the integers of ``source``."""
+    tensor = copy.copy(graph.tensors[index])
+    tensor.type, tensor.quantization = graph.tensors[source].type, graph.tensors[source].quantization
+    tensor.name = tensor.name + b"_integer"
+    graph.tensors.append(tensor)
+    return len(graph.tensors) - 1
+
+
+def _dequantize(model, source, target):
+    op = schema.OperatorT()
+    op.opcodeIndex = _opcode(model, schema.BuiltinOperator.DEQUANTIZE)
+    op.inputs, op.outputs = _array(source), _array(target)
+    return op
+
+
+def _remove_unread(model, graph):
+    """Drop operations that compute sizes for nobody, until none is left."""
+    while True:
+        read = {index for op in graph.operators for index in op.inputs} | set(graph.outputs)
+        kept = [op for op in graph.operators if operation(model, op) not in _SIZES or read & set(op.outputs)]
+        if len(kept) == len(graph.operators):
+            return
+        graph.operators = kept
 
 
 def _make_reshape(model, graph, op, sizes):
-    op.opcodeIndex = _opcode(model, _RESHAPE)
+    op.opcodeIndex = _opcode(model, schema.BuiltinOperator.RESHAPE)
     op.inputs = np.array([op.inputs[0], _constant(model, graph, sizes)], dtype=np.int32)
     op.builtinOptionsType = schema.BuiltinOptions.ReshapeOptions
     op.builtinOptions = schema.ReshapeOptionsT()
@@ -35,7 +121,12 @@ def _make_reshape(model, graph, op, sizes):
 
 def _sizes(tensor):
     sizes = tensor.shapeSignature if tensor.shapeSignature is not None else tensor.shape
-    return None if sizes is None else np.asarray(sizes, dtype=np.int32)
+    return None if sizes is None or len(sizes) == 0 else np.asarray(sizes, dtype=np.int32)
+
+
+def _is_constant(model, graph, index):
+    data = model.buffers[graph.tensors[index].buffer].data
+    return data is not None and len(data) > 0
 
 
 def _constant(model, graph, values):
@@ -51,14 +142,10 @@ def _constant(model, graph, values):
 
 def _opcode(model, builtin):
     for index, code in enumerate(model.operatorCodes):
-        if _code(code) == builtin:
+        if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin:
             return index
     code = schema.OperatorCodeT()
     code.builtinCode = code.deprecatedBuiltinCode = builtin
     code.version = 1
     model.operatorCodes.append(code)
     return len(model.operatorCodes) - 1
-
-
-def _code(code):
-    return max(code.builtinCode, code.deprecatedBuiltinCode)

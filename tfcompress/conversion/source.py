@@ -11,7 +11,8 @@ import numpy as np
 from tfcompress.conversion import keras_model
 from tfcompress.conversion.keras_model import all_layers
 
-RECURRENT = ("RNN", "LSTM", "GRU", "SimpleRNN", "Bidirectional", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
+RECURRENT = {"RNN", "Bidirectional"}  # LSTM, GRU, SimpleRNN, ConvLSTM2D and users' own are subclasses of RNN
+HALF = ("float16", "bfloat16")
 NORMALIZING = ("Rescaling", "Normalization", "BatchNormalization")
 
 
@@ -106,8 +107,11 @@ def load_keras(path):
 def _from_model(model, static_batch):
     check_model(model)
     notes = []
+    if any(getattr(layer, "compute_dtype", "") in HALF for layer in all_layers(model)) and not _aware(model):
+        model = keras_model.in_float32(model)
+        notes.append("the model computes in half precision; TFLite's kernels don't: converted with float32 arithmetic")
     recurrent = sorted(
-        {layer.name for layer in all_layers(model) if type(layer).__name__ in RECURRENT and not _unrolled(layer)}
+        {layer.name for layer in all_layers(model) if _classes(layer) & RECURRENT and not _unrolled(layer)}
     )
     if recurrent and static_batch is None:
         static_batch = 1
@@ -120,7 +124,7 @@ def _from_model(model, static_batch):
 
 
 def check_model(model):
-    """Raise ValueError for what can't be converted: not a model, subclassed, not stripped, NaN weights, float16."""
+    """Raise ValueError for what can't be converted: not a model, subclassed, not stripped, NaN weights."""
     if not hasattr(model, "layers") or not hasattr(model, "weights"):
         raise ValueError(
             f"Expected a Keras model, a path or the bytes of a .tflite file. Received: {type(model).__name__}."
@@ -136,14 +140,6 @@ def check_model(model):
         raise ValueError(
             f"This model still trains compressed layers: {wrapped[:5]}. Call tfcompress.strip(model) first and "
             "convert that."
-        )
-    half = sorted(
-        {layer.name for layer in all_layers(model) if getattr(layer, "compute_dtype", "") in ("float16", "bfloat16")}
-    )
-    if half:
-        raise ValueError(
-            f"These layers compute in half precision, which TFLite's kernels don't: {half[:5]}. Build the same model "
-            'under keras.config.set_dtype_policy("float32"), model.set_weights(...), and convert that.'
         )
     for weight in model.weights:
         values = weight.numpy()
@@ -166,6 +162,10 @@ def normalizes(source):
     """Whether a model prepares its inputs itself: one of its first layers is Rescaling, Normalization or BatchNorm."""
     layers = [layer for layer in source.layers() if type(layer).__name__ != "InputLayer"]
     return source.kind != "keras" or any(type(layer).__name__ in NORMALIZING for layer in layers[:2])
+
+
+def _classes(layer):
+    return {kind.__name__ for kind in type(layer).__mro__}
 
 
 def _unrolled(layer):
