@@ -112,6 +112,22 @@ def test_missing_heartbeats_say_how_to_get_them(tmp_path, monkeypatch):
             load("ecg", **options)
 
 
+def test_a_download_that_breaks_off_is_one_sentence_and_not_taken_for_the_data(tmp_path, monkeypatch):
+    wfdb = pytest.importorskip("wfdb")
+
+    def breaks_off(name, folder):
+        assert name == "mitdb"
+        for record in (100, 101, 102):
+            open(os.path.join(folder, f"{record}.atr"), "w").close()
+        raise ConnectionResetError("gone")
+
+    monkeypatch.setattr(wfdb, "dl_database", breaks_off)
+    for _ in range(2):
+        with pytest.raises(ConnectionError, match=r"PhysioNet did not give MIT-BIH \(ConnectionResetError\)"):
+            load("ecg", path=tmp_path, download=True)
+    assert not (tmp_path / "mitdb").exists()
+
+
 def test_pickled_and_foreign_npz_are_refused(tmp_path):
     file = tmp_path / "mitbih_beats.npz"
     np.savez(file, x=np.array([{"a": 1}], object), aami=[0], symbol=["N"], record=[100])

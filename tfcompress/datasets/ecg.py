@@ -37,7 +37,7 @@ def load(path=None, *, split="patient", channels="patient", classes="NSVF", down
     split: "patient" = DS1 without the `validation` records, those records, DS2 (paced patients left out), or
     "beat" = 72/8/20 % of all beats at random, for comparison with papers only: beats of one patient are then on both
     sides, and accuracy is far too good. classes: AAMI letters to keep. download=True fetches MIT-BIH from
-    PhysioNet into `path` (default ~/.cache/tfcompress/mitdb) when it is not there.
+    PhysioNet into the folder mitdb in `path` (default ~/.cache/tfcompress) when it is not there.
     """
     if split not in ("patient", "beat"):
         raise ValueError(f"split={split!r}; expected 'patient' or 'beat'.")
@@ -68,8 +68,11 @@ def _read(path, download):
                 return mitbih.read_folder(place)
         if not download:
             raise
-    folder = folder if path else Path("~/.cache/tfcompress/mitdb").expanduser()
-    mitbih.download(folder)
+    folder = folder / "mitdb" if path else Path("~/.cache/tfcompress/mitdb").expanduser()
+    try:
+        mitbih.download(folder)
+    except OSError as error:
+        raise ConnectionError(f"PhysioNet did not give MIT-BIH ({type(error).__name__}). {HELP}") from error
     return mitbih.read_folder(folder)
 
 

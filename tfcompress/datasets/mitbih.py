@@ -3,6 +3,7 @@
 One lead (MLII, else the first), 360 Hz -> 125 Hz, 187 samples a beat: 60 before the R peak, 127 after.
 """
 
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -52,10 +53,12 @@ def read_folder(folder):
 
 
 def download(folder):
-    """Downloads MIT-BIH (104 MB) from PhysioNet into `folder`."""
+    """Downloads MIT-BIH (104 MB) from PhysioNet into `folder`, which appears when all is there; OSError if it fails."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    _wfdb().dl_database("mitdb", str(folder))
+    part = folder.with_name(folder.name + ".part")
+    part.mkdir(parents=True, exist_ok=True)
+    _wfdb().dl_database("mitdb", str(part))
+    os.replace(part, folder)
 
 
 def _read_record(path):
