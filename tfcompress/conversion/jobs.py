@@ -8,7 +8,7 @@ import re
 import time
 from pathlib import Path
 
-from tfcompress.conversion import interpreter, recipe, rewrite, unclip
+from tfcompress.conversion import interpreter, islands, recipe, rewrite, unclip
 from tfcompress.conversion.batches import load_batches, save_batches
 from tfcompress.conversion.worker import ConversionError
 
