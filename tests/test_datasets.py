@@ -123,7 +123,7 @@ def test_a_download_that_breaks_off_is_one_sentence_and_not_taken_for_the_data(t
 
     monkeypatch.setattr(wfdb, "dl_database", breaks_off)
     for _ in range(2):
-        with pytest.raises(ConnectionError, match=r"PhysioNet did not give MIT-BIH \(ConnectionResetError\)"):
+        with pytest.raises(FileNotFoundError, match=r"PhysioNet did not give MIT-BIH \(ConnectionResetError\)"):
             load("ecg", path=tmp_path, download=True)
     assert not (tmp_path / "mitdb").exists()
 

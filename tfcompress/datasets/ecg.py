@@ -72,7 +72,7 @@ def _read(path, download):
     try:
         mitbih.download(folder)
     except OSError as error:
-        raise ConnectionError(f"PhysioNet did not give MIT-BIH ({type(error).__name__}). {HELP}") from error
+        raise FileNotFoundError(f"PhysioNet did not give MIT-BIH ({type(error).__name__}). {HELP}") from error
     return mitbih.read_folder(folder)
 
 
