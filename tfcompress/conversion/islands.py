@@ -17,7 +17,6 @@ LEVELS = 127
 def on_grid(kernel, tolerance=1e-3):
     """Whether every row (output channel) is whole multiples of its largest magnitude / 127.
 
-    >>> import numpy as np
     >>> on_grid(np.array([[127.0, -3.0], [0.0, 0.254]])), on_grid(np.array([[1.0, 0.5]]))
     (True, False)
     """

@@ -8,7 +8,7 @@ import re
 import time
 from pathlib import Path
 
-from tfcompress.conversion import interpreter, islands, recipe, rewrite, unclip
+from tfcompress.conversion import int8_kernels, interpreter, recipe, rewrite, unclip
 from tfcompress.conversion.batches import load_batches, save_batches
 from tfcompress.conversion.worker import ConversionError
 
@@ -64,7 +64,7 @@ def to_precision(saved_model, precision, output, batches=None, io="float"):
             tf.int16 if precision == "int16x8" else tf.int8
         )
     content = _convert(converter)
-    Path(output).write_bytes(islands.pack(content) if precision == "qat" else content)
+    Path(output).write_bytes(int8_kernels.pack(content) if precision == "qat" else content)
     return []
 
 
