@@ -76,6 +76,7 @@ _ECG = StudyConfig(
     name="ecg_full",
     title="Heartbeats (MIT-BIH), split by patient: 1-D CNN",
     dataset="ecg",
+    dataset_options={"download": True},
     model="ecg_cnn",
     control=RECIPES["ecg_cnn"],
     fine_tune=replace(RECIPES["ecg_cnn"], epochs=8),
