@@ -88,7 +88,7 @@ def test_a_record_of_one_beat_survives():
 
 @needs_data
 def test_beatwise_split_holds_every_beat_once():
-    beats = load("ecg", split="beat", classes="NSVFQ")
+    beats = load("ecg", split="beat", channels="beat", classes="NSVFQ")
     assert len(beats.x_train) + len(beats.x_val) + len(beats.x_test) == 109_406
     assert set(beats.group_train.tolist()) & set(beats.group_test.tolist())
 
