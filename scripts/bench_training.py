@@ -93,7 +93,7 @@ def child(tool, net, rounds, steps):
             times.append((1e3 * (time.perf_counter() - wall), 1e3 * (time.process_time() - busy)))
 
     medians = {name: [] for name in models}
-    for name, (model, callbacks) in models.items():
+    for model, callbacks in models.values():
         model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         times = []
         model.fit(x[:BATCH * WARM_UP], y[:BATCH * WARM_UP], BATCH, verbose=0, callbacks=[Clock(), *callbacks])
