@@ -8,8 +8,8 @@ FREE_SIZE = 64  # stands for a None size (image side, sequence length)
 def random_batches(inputs, layers=(), *, count=32, batch=16):
     """Batches of random inputs.
 
-    Floats are standard normal, or uniform over what a first ``Rescaling`` layer maps to -1..1; integers are below the
-    smallest ``Embedding``'s ``input_dim`` (2 without one).
+    Floats are standard normal, or uniform over what a first ``Rescaling`` layer maps to -1..1; integers, and floats
+    where there is an ``Embedding``, are whole numbers below the smallest ``Embedding``'s ``input_dim`` (2 without one).
 
     Args:
         inputs: ``{name: Tensor}``.
@@ -31,8 +31,8 @@ def _draw(generator, spec, size, layers):
     kind = np.dtype(spec.dtype).kind
     if kind == "b":
         return generator.random(shape) < 0.5
-    if kind in "iu":
-        rows = [layer.input_dim for layer in layers if type(layer).__name__ == "Embedding"]
+    rows = [layer.input_dim for layer in layers if type(layer).__name__ == "Embedding"]
+    if kind in "iu" or rows:  # Keras 2 feeds an Embedding floats: whole numbers are right for any other layer too
         return generator.integers(0, min(rows, default=2), shape).astype(spec.dtype)
     scale = [layer for layer in layers if type(layer).__name__ == "Rescaling"]
     if scale and np.ndim(scale[0].scale) == 0 and np.ndim(scale[0].offset) == 0:
