@@ -170,6 +170,16 @@ def test_recurrent_nets_convert_in_every_precision(layer):
             assert precision != "int8" or "inside loops" in file.gate.notes[1]
 
 
+def test_a_crash_of_tensorflow_is_one_error():
+    model = keras.Sequential([keras.Input((8,), dtype="int32"), L.Embedding(40, 8), L.LSTM(6), L.Dense(3)])
+    x = np.random.default_rng(0).integers(0, 40, (100, 8))
+    try:
+        convert(model, "int8", x, backend="tflite_converter")
+    except ConversionError as error:  # TensorFlow 2.21 dies of a segmentation fault here
+        assert "signal 11 (SIGSEGV)" in str(error) and "backend='litert'" in str(error)
+    assert convert(model, "int8", x).size > 0
+
+
 def test_embedding_with_lstm_and_integer_inputs():
     model = keras.Sequential([keras.Input((8,), dtype="int32"), L.Embedding(40, 8), L.LSTM(6), L.Dense(3)])
     x = np.random.default_rng(0).integers(0, 40, (100, 8))

@@ -7,7 +7,7 @@ import weakref
 from tfcompress.conversion import calibration, gate, keras_model, samples, source
 from tfcompress.conversion.batches import load_batches, save_batches
 from tfcompress.conversion.interpreter import Runner
-from tfcompress.conversion.worker import worker
+from tfcompress.conversion.worker import ConversionError, worker
 
 _KEPT, _float_files = 2, []  # [(weak reference to the model, fingerprint, float file's bytes)], newest last
 
@@ -122,10 +122,14 @@ class Pipeline:
             save_batches(fed, self.batches)
         folder, wanted = str(self.saved_model()), "qat" if self.origin.aware else precision
         started = time.perf_counter()
-        notes = worker.run(
-            "to_precision", self.folder, saved_model=folder, precision=wanted, output=str(output),
-            batches=str(fed), io=io,
-        )  # fmt: skip
+        try:
+            notes = worker.run(
+                "to_precision", self.folder, saved_model=folder, precision=wanted, output=str(output),
+                batches=str(fed), io=io,
+            )  # fmt: skip
+        except ConversionError as error:
+            advice = "" if self.origin.aware else " Try backend='litert'."
+            raise ConversionError(f"TFLiteConverter can't make the {precision} file. {error}{advice}") from error
         return time.perf_counter() - started, notes
 
     def check(self, path, precision, notes):

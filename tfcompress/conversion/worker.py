@@ -7,6 +7,7 @@ at the first job, lives as long as this process, and sees only files in a tempor
 import atexit
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -100,8 +101,10 @@ def _read_answer(job, exit_code, answer, log):
 
 
 def _tail(log, lines=4):
-    text = log.read_text(errors="replace").strip() if log.exists() else ""
-    return "\nIts last words:\n  " + "\n  ".join(text.splitlines()[-lines:]) if text else ""
+    """The last lines of a log that say what went wrong; TensorFlow fills logs with advice."""
+    text = log.read_text(errors="replace") if log.exists() else ""
+    told = [line for line in text.splitlines() if re.search(r"fatal|error|check failed|abort|terminate", line, re.I)]
+    return "\nIts last words:\n  " + "\n  ".join(told[-lines:]) if told else ""
 
 
 worker = Worker()
