@@ -61,9 +61,11 @@ def compare(config: dict, kills: int, seed: int, work: Path) -> bool:
     print(f"in peace: {len(rows(work / 'peace'))} rows", flush=True)
     rng, total = random.Random(seed), 2 * len(rows(work / "peace"))
     for number in range(1, kills + 1):
-        more, pause = rng.randint(0, max(1, 2 * total // (kills + 2))), rng.uniform(0, 8)
+        left = total - lines(work / "killed")
+        more = rng.randint(0, max(0, min(left - 1, 2 * left // (kills - number + 2))))
+        pause = rng.uniform(0, min(8, left / 2))
         if not kill_at(start(config, work / "killed"), work / "killed", more, pause):
-            break
+            raise SystemExit(f"the study ended before kill {number}: try another --seed")
         print(f"kill {number}, {pause:.1f} s after line {lines(work / 'killed')} of {total}", flush=True)
     code = start(config, work / "killed").wait()
     same = rows(work / "peace") == rows(work / "killed")

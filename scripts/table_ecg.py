@@ -18,7 +18,7 @@ from tfcompress.study.report import headline
 from tfcompress.study.run import run_study
 from tfcompress.study.store import Store, write_file
 
-IDS = "C0,Q8,P80Q8,P90Q8,Q8P90"
+IDS = "C0,Q8,P90Q8,Q8P90"
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -70,7 +70,8 @@ _DIGITS = StudyConfig(
     dataset="digits",
     model="image_resnet",
     control=RECIPES["digits"],
-    fine_tune=Recipe(epochs=3, batch_size=64, shift=2),
+    fine_tune=Recipe(epochs=3, batch_size=32, shift=2),
+    learning_rates=(3e-3, 1e-3),
 )
 _ECG = StudyConfig(
     name="ecg_full",
