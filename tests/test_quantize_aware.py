@@ -4,6 +4,7 @@ import pytest
 from aware_nets import IMAGE, NETS, SEQUENCE, File, coarse, file_of, mobile, net, norm
 
 from tfcompress.callback import CompressionCallback
+from tfcompress.conversion.int8_kernels import pack
 from tfcompress.model import compress, strip
 from tfcompress.pruning.prune import Prune
 from tfcompress.quantization.aware import (
@@ -119,6 +120,20 @@ def test_training_keeps_it_equal_and_moves_the_ranges():
     assert [layer.limits for layer in fake_quants(model)] == limits
 
 
+def test_mixed_precision_models_train_in_float32():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        plain = net(mobile, IMAGE)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model = quantize_aware(plain)
+    calibrate(model, IMAGE)
+    assert skipped_layers(model) == [] and {layer.compute_dtype for layer in model.layers} == {"float32"}
+    gap = np.abs(model.predict(IMAGE, verbose=0) - plain.predict(IMAGE, verbose=0).astype("float32")).max()
+    assert gap < 0.1 * np.abs(plain.predict(IMAGE, verbose=0)).max()
+    assert File(file_of(bake_aware(model))).agreement(model, IMAGE)[0] >= 0.99
+
+
 def test_shared_layer_has_a_bias_for_each_input_scale():
     inputs = [keras.Input((4,), name="a"), keras.Input((4,), name="b")]
     tower = L.Dense(6, bias_initializer="normal")
@@ -147,6 +162,9 @@ def test_attention_is_listed_and_trains_with_int8_kernels():
     file = File(file_of(bake_aware(model)))
     assert np.abs(file.predict(SEQUENCE) - model.predict(SEQUENCE, verbose=0)).max() <= 3 * file.step
     assert ("FULLY_CONNECTED", "int8") in file.ops and ("SOFTMAX", "float32") in file.ops
+    packed = File(pack(file.content))                            # float arithmetic, kernels stored as int8
+    assert len(packed.content) < len(file.content) and ("DEQUANTIZE", "float32") in packed.ops
+    assert np.abs(packed.predict(SEQUENCE) - file.predict(SEQUENCE)).max() <= file.step
 
 
 def test_keep_float_layers_are_float_in_the_file():

@@ -43,9 +43,7 @@ def pack(content):
             kernel = np.frombuffer(bytes(data), "float32").reshape(tensor.shape)
             if on_grid(kernel):
                 name = tfl_flatbuffer_utils.get_op_scope(op, graph.tensors)
-                manager.add_weight_only_config(
-                    f"^{re.escape(name)}$", qtyping.TFLOperationName.FULLY_CONNECTED, 8,
-                    algorithm_key=quantizer.AlgorithmName.DEQUANTIZED_WEIGHT_RECOVERY)
+                manager.add_weight_only_config(f"^{re.escape(name)}$", qtyping.TFLOperationName.FULLY_CONNECTED, 8)
                 found = True
     if not found:
         return content

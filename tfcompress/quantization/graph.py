@@ -10,6 +10,8 @@ import keras
 
 from tfcompress.model import check_model, copy_layer, is_graph
 
+HALF = ("float16", "bfloat16")
+
 
 @dataclass(eq=False)
 class Value:
@@ -38,14 +40,17 @@ class Graph:
     """Inputs, nodes in the order they run, and the structure of outputs."""
 
     def __init__(self, model):
-        """The graph of ``model`` (Functional or Sequential). Layers are copied with weights, names made unique."""
+        """The graph of ``model`` (Functional or Sequential). Layers are copied with weights, names made unique.
+
+        Integers of 8 bits are exact in float32, not in half precision: copies of mixed-precision layers are float32.
+        """
         check_model(model)
         self.name = model.name
         self.input_struct = _functional(model)._inputs_struct
         self.inputs, self.nodes, self._copies = [], [], {}
         tensors = {}
         for t in _functional(model).inputs:
-            value = Value(tuple(t.shape), t.dtype)
+            value = Value(tuple(t.shape), _full(t.dtype))
             tensors[id(t)] = value
             self.inputs.append((t.name, value))
         self.outputs = self._walk(_functional(model), tensors, "", {})
@@ -64,7 +69,7 @@ class Graph:
                 frozen = {"training": False} if kwargs.get("training", options.get("training")) is False else {}
                 results = keras.tree.flatten(self._walk(inner, own, f"{prefix}{layer.name}/", frozen))
             else:
-                results = [Value(tuple(t.shape), t.dtype) for t in node.outputs]
+                results = [Value(tuple(t.shape), _full(t.dtype)) for t in node.outputs]
                 if options and getattr(layer, "_call_has_training_arg", False):
                     kwargs = {**kwargs, **options}
                 self.nodes.append(Node(prefix + layer.name, self._copy(layer), args, kwargs, results))
@@ -139,10 +144,18 @@ def call(node, tensors, layer=None):
 def _copy_call(layer):
     """A copy of a layer with its weights, or of an operation (``x + y``, ``keras.ops.reshape``)."""
     if isinstance(layer, keras.layers.Layer):
-        return copy_layer(layer)
+        copy = copy_layer(layer)
+        for part in copy._flatten_layers():
+            if part.compute_dtype in HALF:
+                part.dtype_policy = "float32"
+        return copy
     copy = type(layer).from_config(layer.get_config())
     copy.name = layer.name
     return copy
+
+
+def _full(dtype):
+    return "float32" if dtype in HALF else dtype
 
 
 def _functional(model):
