@@ -68,6 +68,9 @@ class GateReport:
                 f"  {row.output}: max {row.max_difference:.3g}, mean {row.mean_difference:.3g} ({row.unit}), "
                 f"bit-equal {row.bit_equal:.1%}{top1}"
             )
+        if self.elsewhere:
+            kernels, difference = max(self.elsewhere.items(), key=lambda item: item[1])
+            lines.append(f"  largest difference between the settings: {difference:.3g} ({kernels})")
         for title, names in (("float islands", self.float_islands), ("float weights", self.float_weights)):
             if names:
                 lines.append(f"{title}: {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}")
