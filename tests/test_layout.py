@@ -13,7 +13,7 @@ TOP = Path(__file__).parent.parent
 ORDER = [
     ["_version", "arrays"],
     ["method", "schedules", "layout"],
-    ["chain", "pruning", "quantization.uniform", "quantization.float16", "wrapper"],
+    ["batch_norm", "chain", "pruning", "quantization.uniform", "quantization.float16", "wrapper"],
     ["model"],
     ["callback"],
     ["quantization", "distillation", "keras2", "keras2_ops", "keras2_check", "legacy"],

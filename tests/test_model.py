@@ -133,3 +133,17 @@ def test_strip_sends_a_quantization_aware_model_to_convert():
     from tfcompress import quantize_aware
     with pytest.raises(ValueError, match="quantization-aware.*convert"):
         strip(compress(quantize_aware(image_net()), HALF))
+
+
+def test_batch_norm_trains_fused_with_keras_numbers_and_is_stripped():
+    base = image_net()
+    x = np.random.default_rng(0).normal(1, 3, (16, 8, 8, 3)).astype("float32")
+    model = compress(base, HALF)
+    plain = strip(model)
+    kinds = [type(m.get_layer("bn")).__name__ for m in (model, plain)]
+    assert kinds == ["FusedBatchNormalization", "BatchNormalization"]
+    own, fused = base.get_layer("bn"), model.get_layer("bn")
+    inputs = base.get_layer("conv")(x)
+    np.testing.assert_allclose(fused(inputs, training=True), own(inputs, training=True), atol=1e-5)
+    for one, two in zip(own.variables, fused.variables, strict=True):
+        np.testing.assert_allclose(two.numpy(), one.numpy(), rtol=1e-5, err_msg=one.path)

@@ -25,7 +25,7 @@ def _flag_values():
 def _convert(argv):
     values = _flag_values()
     flags.DEFINE_string("precision", "float32", "float32, float16, dynamic, int8, int16x8 or int4", flag_values=values)
-    flags.DEFINE_string("calibration", None, ".npz of typical inputs, by input name (int8, int16x8)", flag_values=values)
+    flags.DEFINE_string("calibration", None, ".npz of inputs by name, for int8 and int16x8", flag_values=values)
     flags.DEFINE_string("output", None, "the .tflite file to write (default: beside MODEL)", short_name="o",
                         flag_values=values)
     flags.DEFINE_enum("io", "float", ["float", "int8"], "type of inputs and outputs", flag_values=values)
@@ -57,7 +57,7 @@ def _inspect(argv):
 
 def _evaluate(argv):
     values = _flag_values()
-    flags.DEFINE_string("data", None, ".npz with the arrays x (samples first) and y (class numbers)", flag_values=values)
+    flags.DEFINE_string("data", None, ".npz with x (samples first), y (class numbers)", flag_values=values)
     flags.DEFINE_integer("threads", 1, "threads of the runtime", lower_bound=1, flag_values=values)
     (path,) = _parse(values, argv, "evaluate FILE.tflite --data x.npz", 1)
     from tfcompress.arrays import read_npz
@@ -84,7 +84,7 @@ def _diff(argv):
 
 def _study(argv):
     values = _flag_values()
-    flags.DEFINE_string("output", None, "folder of the study (default: runs/PRESET)", short_name="o", flag_values=values)
+    flags.DEFINE_string("output", None, "its folder (default: runs/PRESET)", short_name="o", flag_values=values)
     flags.DEFINE_integer("workers", 1, "processes on this machine", lower_bound=1, flag_values=values)
     flags.DEFINE_string("ray", None, "address of a Ray cluster, or 'local'", flag_values=values)
     flags.DEFINE_list("devices", ["host-1thread"], "host-1thread, host-allthreads", flag_values=values)
@@ -152,7 +152,7 @@ def main(argv=None):
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except RuntimeError as error:

@@ -6,6 +6,7 @@ import warnings
 import keras
 import numpy as np
 
+from tfcompress.batch_norm import fused, unfused
 from tfcompress.chain import Chain
 from tfcompress.layout import kernels
 from tfcompress.method import Method
@@ -97,9 +98,9 @@ def _plain(layer):
     return layer.layer if isinstance(layer, Compressed) else layer
 
 
-def copy_layer(layer):
-    """A copy of ``layer`` with its weights, seeds included, built as the original was."""
-    copy = type(layer).from_config(layer.get_config())
+def copy_layer(layer, kind=None):
+    """A copy of ``layer`` (as class ``kind``) with its weights, seeds included, built as the original was."""
+    copy = (kind or type(layer)).from_config(layer.get_config())
     if not isinstance(layer, keras.layers.Layer):        # an operation such as `x + y`: nothing to build or copy
         return copy
     if layer.built and not copy.built:
@@ -176,7 +177,7 @@ def compress(model, rules, *, include_head=False):
 
     def wrap(layer):
         if id(layer) not in plan and not isinstance(layer, Compressed):
-            return copy_layer(layer)
+            return copy_layer(layer, fused(layer))
         inner = copy_layer(_plain(layer))
         old = layer.methods if isinstance(layer, Compressed) else {}
         methods = {key: Chain((old[key], method)) if key in old else method
@@ -256,7 +257,7 @@ def strip(model):
     if idle:
         warnings.warn(f"Nothing was done to {idle}: their methods work between steps. "
                       "Pass callbacks=[tfcompress.CompressionCallback()] to fit.", stacklevel=2)
-    return clone(model, lambda layer: copy_layer(_plain(layer)))
+    return clone(model, lambda layer: copy_layer(_plain(layer), unfused(_plain(layer))))
 
 
 def _never_updated(layer, key):
