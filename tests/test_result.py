@@ -36,17 +36,33 @@ def test_wrong_values_are_refused(change, message):
         Result(**ROW).replace(**change)
 
 
-@pytest.mark.parametrize("change", [{"runs": 1.5}, {"raw_bytes": np.int64(3)}, {"accuracy": "0.9"}, {"recalls": {0: 1.0}},
-                                    {"runs": True}, {"id": None}])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"runs": 1.5},
+        {"raw_bytes": np.int64(3)},
+        {"accuracy": "0.9"},
+        {"recalls": {0: 1.0}},
+        {"runs": True},
+        {"id": None},
+    ],
+)
 def test_wrong_types_are_refused(change):
     with pytest.raises(TypeError, match=next(iter(change))):
         Result(**{**ROW, **change})
 
 
 @pytest.mark.parametrize(
-    "line", ["", "[]", '{"id": "C0"}', '{"id": "C0", "recipe": "r", "dev', '{"id":"C0","recipe":"r","device":"d","x":1}',
-             '{"id":"C0","recipe":"r","device":"d","accuracy":NaN}'],
-)  # fmt: skip
+    "line",
+    [
+        "",
+        "[]",
+        '{"id": "C0"}',
+        '{"id": "C0", "recipe": "r", "dev',
+        '{"id": "C0", "recipe": "r", "device": "d", "x": 1}',
+        '{"id": "C0", "recipe": "r", "device": "d", "accuracy": NaN}',
+    ],
+)
 def test_a_broken_line_is_one_clear_error(line):
     with pytest.raises(ValueError):
         Result.from_json(line)
