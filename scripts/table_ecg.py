@@ -114,11 +114,12 @@ if __name__ == "__main__":
     ids = [] if options.ids == "all" else options.ids.split(",")
     rates = tuple(float(rate) for rate in options.rates.split(","))
     store = Store(RESULTS / "table_ecg.jsonl", key=("net", "study_seed", "id"))
-    for net in options.nets.split(","):
-        for seed in map(int, options.seeds.split(",")):
+    for seed in map(int, options.seeds.split(",")):
+        for net in options.nets.split(","):
             study = config(net, seed, ids, options.epochs, rates)
             folder = Path("runs/table_ecg") / study.name
             run_study(study, folder, workers=options.workers)
             collect(store, net, seed, folder)
-            write_file(RESULTS / "table_ecg.md", table(store.read()).encode())
-            print(table(store.read()), flush=True)
+            rows = sorted(store.read(), key=lambda row: row["net"])  # stable: seeds and cells stay in order
+            write_file(RESULTS / "table_ecg.md", table(rows).encode())
+            print(table(rows), flush=True)
