@@ -92,6 +92,8 @@ def test_structure_of_inputs_and_outputs_is_kept():
     hidden = L.BatchNormalization()(L.Dense(4)(L.Concatenate()([inputs["b"], inputs["a"]])))
     model = trained(keras.Model(inputs, {"left": L.Dense(2)(hidden), "right": [hidden]}))
     x = {name: np.random.default_rng(0).normal(size=(5, 3)).astype("float32") for name in "ab"}
-    one, two = model.predict(x, verbose=0), fold_batch_norm(model).predict(x, verbose=0)
+    folded = fold_batch_norm(model)
+    assert [t.name for t in folded.inputs] == [t.name for t in model.inputs] == ["a", "b"]
+    one, two = model.predict(x, verbose=0), folded.predict(x, verbose=0)
     np.testing.assert_allclose(one["left"], two["left"], atol=1e-5)
     np.testing.assert_allclose(one["right"][0], two["right"][0], atol=1e-5)

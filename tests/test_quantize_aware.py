@@ -92,7 +92,9 @@ def test_int8_file_equals_the_model(name):
     body, x = NETS[name]
     model = aware(body, x)
     assert skipped_layers(model) == []
-    file = File(file_of(bake_aware(model)))
+    baked = bake_aware(model)
+    assert baked.output_names == ["out"]
+    file = File(file_of(baked))
     assert file.float_ops == []
     equal, worst = file.agreement(model, x)
     assert equal >= 0.99 and worst <= 1, (equal, worst)
@@ -257,6 +259,9 @@ def test_what_cannot_be_done_says_what_to_do():
         quantize_aware(model, bits=12)
     with pytest.raises(ValueError, match="quantization-aware already"):
         quantize_aware(quantize_aware(model))
+
+    with pytest.raises(ValueError, match=r"Call strip\(model\) first"):
+        quantize_aware(compress(model, Prune(OneShot(0.5))))
 
     class Own(keras.Model):
         pass

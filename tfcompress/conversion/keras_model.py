@@ -31,9 +31,17 @@ def aliases(source):
 
 
 def output_names(model):
-    """Names of the outputs, in the model's order: those of the layers they come from, made unique."""
+    """Names of the outputs, in the model's order: those of the layers they come from, made unique.
+
+    In a quantization-aware model that is the layer whose result is rounded: a file's outputs are called alike, however
+    the model was quantized.
+    """
     given = list(getattr(model, "output_names", None) or [_maker(tensor) for tensor in model.outputs])
     names = [_clean(name) for name in given]
+    for i, tensor in enumerate(model.outputs):
+        layer = getattr(getattr(tensor, "_keras_history", None), "operation", None)
+        if type(layer).__name__ == "FakeQuant":
+            names[i] = names[i].removesuffix("_quant")
     return names if len(set(names)) == len(names) else [f"{name}_{i}" for i, name in enumerate(names)]
 
 

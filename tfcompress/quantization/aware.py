@@ -15,6 +15,7 @@ from tfcompress.quantization.integer import IntegerKernel
 from tfcompress.quantization.kinds import FLOAT, RELU, SAME, UNION, kind
 from tfcompress.quantization.placement import Placement
 from tfcompress.quantization.uniform import Uniform
+from tfcompress.wrapper import Compressed
 
 __all__ = ["bake_aware", "calibrate", "freeze_ranges", "is_aware", "quantize_aware", "skipped_layers"]
 
@@ -37,7 +38,8 @@ def quantize_aware(model, bits=8, *, keep_float=(), weights=None):
 
     Returns:
         A Keras model: compile, fit, save and load as usual; ``compress`` may chain pruning onto its kernels. Ranges
-        start at the first training batch, or at data given to ``calibrate``.
+        start at the first training batch, or at data given to ``calibrate``. Outputs are named ``"<layer>_quant"``
+        while it trains (losses given by name), as in ``model`` once converted.
 
     Raises:
         ValueError: an unused ``keep_float`` rule, a subclassed or unbuilt model, unsupported bits.
@@ -58,6 +60,10 @@ def quantize_aware(model, bits=8, *, keep_float=(), weights=None):
     check_model(model)
     if is_aware(model):
         raise ValueError(f"Model '{model.name}' is quantization-aware already.")
+    wrapped = [path for path, layer in leaves(model) if isinstance(layer, Compressed)]
+    if wrapped:
+        raise ValueError(f"Model '{model.name}' still trains compressed layers: {wrapped[:5]}. Call strip(model) "
+                         "first, or quantize_aware first and then compress what it returns.")
     if bits not in (*range(2, 9), 16):
         raise ValueError(f"`bits` is 2..8, or 16 for half-precision weights. Received: bits={bits!r}.")
     graph = Graph(model)

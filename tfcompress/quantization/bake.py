@@ -29,15 +29,19 @@ def bake_aware(model):
     empty = [node.layer.name for node in graph.nodes if isinstance(node.layer, FakeQuant) and not node.layer.limits[1]]
     if empty:
         raise ValueError(f"The ranges of {empty} are not known yet: call fit, or tfcompress.calibrate(model, inputs).")
+    ends = {_plain_name(n) for n in graph.nodes if isinstance(n.layer, FakeQuant) and graph.is_output(n.outputs[0])}
+    for layer in {id(n.layer): n.layer for n in graph.nodes if n.layer.name in ends}.values():
+        layer.name += "_raw"                             # outputs bear the names they have in the float model
     inputs, tensors = graph.symbolic_inputs()
     grids, made = {}, {}
     for node in graph.nodes:
         layer, x = node.layer, tensors.get(node.inputs[0])
         if isinstance(layer, FakeQuant):
             grids[node.outputs[1]] = (*layer.limits, layer.bits)
-            number = f"_{node.kwargs['member']}" if node.kwargs.get("member") else ""
-            x = Fence(name=f"{layer.name}{number}_fence")(x) if layer.fence else x
-            tensors[node.outputs[0]] = FixedQuant(*layer.limits, layer.bits, name=f"{layer.name}{number}")(x)
+            name = layer.name + (f"_{node.kwargs['member']}" if node.kwargs.get("member") else "")
+            x = Fence(name=f"{name}_fence")(x) if layer.fence else x
+            name = _plain_name(node) if graph.is_output(node.outputs[0]) else name
+            tensors[node.outputs[0]] = FixedQuant(*layer.limits, layer.bits, name=name)(x)
         elif isinstance(layer, IntegerAverage):
             x = layer.layer(x)
             tensors[node.outputs[0]] = FixedQuant(*grids[node.inputs[1]], name=f"{layer.name}_quant")(x)
@@ -45,7 +49,7 @@ def bake_aware(model):
             versions = made.setdefault(id(layer), {})    # a shared layer has one bias for each grid it reads
             grid = grids[node.inputs[1]]
             if grid not in versions:
-                versions[grid] = _integer(node, grid, f"_{len(versions)}" if versions else "")
+                versions[grid] = _integer(node, grid, f"_grid{len(versions)}" if versions else "")
             for part in versions[grid]:
                 x = part(x)
             tensors[node.outputs[0]] = x
@@ -61,6 +65,11 @@ def bake_aware(model):
     return keras.Model(inputs, fill(graph.outputs, tensors), name=graph.name)
 
 
+def _plain_name(node):
+    """The name of the layer whose result the ``FakeQuant`` of ``node`` rounds."""
+    return node.layer.name.removesuffix("_quant")
+
+
 def _integer(node, grid, suffix):
     """The plain layers that compute what ``node`` computes, on inputs of ``grid = (low, high, bits)``."""
     layer, shape = node.layer, node.inputs[0].shape
@@ -74,7 +83,7 @@ def _integer(node, grid, suffix):
         replacement = DILATED[type(inner)]
     elif type(inner) is L.Dense and len(shape) > 2:
         replacement = FlatDense
-    plain = replacement.from_config({**inner.get_config(), "name": inner.name + suffix})
+    plain = replacement.from_config({**inner.get_config(), "name": layer.name + suffix})
     plain.build(shape)
     kernel = np.asarray(Uniform(8).bake(layer.baked("kernel", canonical=True), {}))   # methods behind Uniform may move
     scale = step * np.abs(kernel).max(axis=tuple(range(kernel.ndim - 1))) / np.float32(LEVELS)

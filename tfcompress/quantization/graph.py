@@ -52,7 +52,7 @@ class Graph:
         for t in _functional(model).inputs:
             value = Value(tuple(t.shape), _full(t.dtype))
             tensors[id(t)] = value
-            self.inputs.append((t.name, value))
+            self.inputs.append((t._keras_history.operation.name, value))
         self.outputs = self._walk(_functional(model), tensors, "", {})
         self._rename()
 
