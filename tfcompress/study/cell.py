@@ -70,7 +70,8 @@ def make_variant(config: StudyConfig, cell: Cell, control_path, splits: Splits) 
         keras.backend.clear_session()
         started = time.perf_counter()
         control = keras.models.load_model(control_path, compile=False)  # its file holds the optimizer's slots too
-        model = tuned(cell, control, splits, replace(config.fine_tune, learning_rate=rate or 1.0), seed)
+        recipe = replace(config.fine_tune, learning_rate=rate or 1.0)
+        model = tuned(cell, control, splits, recipe, seed, config.granularity)
         trained = time.perf_counter()
         after_training = cell.precision == "int8" and not cell.quantize.in_training
         for count in config.calibration if after_training else [None]:
@@ -83,19 +84,19 @@ def make_variant(config: StudyConfig, cell: Cell, control_path, splits: Splits) 
     return describe(cell, best, tried, seed, splits), best["file"].content
 
 
-def tuned(cell: Cell, control, splits, recipe, seed):
+def tuned(cell: Cell, control, splits, recipe, seed, granularity="unstructured"):
     """The control after the cell's training steps, in their order: what `convert` takes."""
     model, quantized = control, None
     for step in cell.steps:
         if isinstance(step, Prune):
-            model = compress(model, prune.Prune(_schedule(step, splits, recipe)))
+            model = compress(model, prune.Prune(_schedule(step, splits, recipe), granularity=granularity))
             fit(model, splits, recipe, seed, teacher=control if cell.distilled else None)
         elif step.in_training:
             quantized = step
             zeros = cell.sparsity if model is not control else 0
             model = quantize(strip(model) if zeros else model, step.bits)
             if zeros:  # the zeros that are there stay
-                model = compress(model, prune.Prune(OneShot(zeros)))
+                model = compress(model, prune.Prune(OneShot(zeros), granularity=granularity))
             fit(model, splits, recipe if zeros else replace(recipe, epochs=math.ceil(recipe.epochs / 2)), seed)
     if model is control or (quantized and quantized.bits == 8):
         return model

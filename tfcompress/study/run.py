@@ -180,8 +180,9 @@ def _about(config: StudyConfig, rows: list[Result], facts: dict) -> dict:
         + ("as it came" if config.model.endswith(".keras") else f"control trained {config.control.epochs} epochs"),
         "Fine-tuning": f"{config.fine_tune.epochs} epochs from the control, each cell with its own seed; learning rate "
         f"of {rates}, picked by {words} of the .tflite file on the validation split",
-        "Pruning": "by magnitude, in every kernel but the head's; biases and normalization are not pruned. Polynomial "
-        "schedule (Zhu & Gupta 2017)",
+        "Pruning": "by magnitude, in every kernel but the head's; biases and normalization are not pruned. "
+        + {"unstructured": "The same share of each kernel", "global": "All kernels ranked together"}[config.granularity]
+        + ". Polynomial schedule (Zhu & Gupta 2017)",
         "Seeds": f"study {config.seed}; cells derive theirs from it. One thread a worker: a rerun gives the same bytes",
         "Machine": f"{computer.get('cpu')}, {computer.get('cores')} cores, {computer.get('system')}",
         "Timing": "; ".join(
