@@ -18,7 +18,7 @@ class StudyConfig:
     model, model_options: for `zoo.build`; or your own trained `.keras` file, which is then the control as it is.
     control: how a net of the zoo is trained. fine_tune: how each cell is trained from it; a cell that quantizes in
         training has half of these epochs for that, before it prunes.
-    granularity: "unstructured" prunes the same share of each kernel, "global" ranks the weights of all kernels together.
+    granularity: "unstructured" prunes the same share of each kernel, "global" ranks the weights of all together.
     learning_rates: each trained cell is trained with each of them; the best on the validation split is kept.
     pick_by: "loss" (cross-entropy) or "macro_f1", of the `.tflite` file on the validation split.
     calibration: samples from the training split, drawn evenly over the classes, that set the int8 ranges; each number
