@@ -18,8 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-MODELS = ("MobileNetV2", "ResNet50")
-PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
+MODELS, PRECISIONS = ("MobileNetV2", "ResNet50"), ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
 RESULTS = Path(__file__).parent / "results" / "bench_convert.jsonl"
 GOAL = 1.5
 
@@ -84,33 +83,29 @@ class Clock:
 
 
 def ours(model, x, warm):
-    """The steps of ``tfcompress.convert_all``, in its order but for the gate, which comes last."""
+    """The steps of ``tfcompress.convert_all``, the gate put last."""
     from tfcompress.conversion import source
     from tfcompress.conversion.pipeline import Pipeline
     from tfcompress.conversion.worker import worker
 
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
         if warm:
-            worker.run("ready", folder)
+            worker.run("ready", Path(name))
         clock = Clock()
         worker.start()
-        pipeline = Pipeline(source.read(model), folder)
+        pipeline = Pipeline(source.read(model), Path(name))
         pipeline.bind(x)
-        size = {"float32": pipeline.float_file.stat().st_size}
-        row = clock.read("float_")
+        row = {"float_bytes": pipeline.float_file.stat().st_size} | clock.read("float_")
         pipeline.ranges()
         row |= clock.read("calibrate_")
         made = {precision: pipeline.write(precision, "float", "litert", ()) for precision in PRECISIONS}
         row |= clock.read("quantize_")
-        row |= {"each": {precision: seconds for precision, (_, seconds, _) in made.items()}}
-        size |= {precision: path.stat().st_size for precision, (path, _, _) in made.items()}
+        row["each"] = {precision: seconds for precision, (_, seconds, _) in made.items()}
+        row["bytes"] = {precision: path.stat().st_size for precision, (path, _, _) in made.items()}
         for precision, (path, _, notes) in made.items():
             pipeline.check(path, precision, notes)
         row |= clock.read("gate_")
-    for unit in ("seconds", "cpu_seconds"):
-        row[unit] = row[f"float_{unit}"] + row[f"quantize_{unit}"]
-    return row | {"bytes": size}
+    return row | {unit: row[f"float_{unit}"] + row[f"quantize_{unit}"] for unit in ("seconds", "cpu_seconds")}
 
 
 def run_row(row, samples):
@@ -120,11 +115,8 @@ def run_row(row, samples):
 
     warnings.simplefilter("ignore")
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    model, x = build(row["model"]), images(samples)
-    if row["what"].startswith("ours"):
-        measured = ours(model, x, warm=row["what"] == "ours")
-    else:
-        measured = plain(model, row["what"].split()[1], x)
+    model, x, what = build(row["model"]), images(samples), row["what"]
+    measured = ours(model, x, warm=what == "ours") if what.startswith("ours") else plain(model, what.split()[1], x)
     print(json.dumps(row | {"samples": samples, "load": os.getloadavg()[0]} | measured))
 
 
@@ -173,9 +165,10 @@ def show(rows):
             single, six = median("plain float32", unit), median("ours", unit)
             print(f"  {title:9} {single:6.1f} s and {six:6.1f} s = {six / single:.2f} x (goal {GOAL} x)")
         good &= six <= GOAL * single
-        rest = ", ".join(f"{step} {median('ours', f'{step}_seconds'):.1f} s" for step in ("float", "quantize"))
-        apart = ", ".join(f"{step} {median('ours', f'{step}_seconds'):.1f} s" for step in ("calibrate", "gate"))
-        print(f"  ours, wall: {rest}; apart from it: {apart}; with the child's start {median('ours, cold'):.1f} s")
+        steps = ("float", "quantize", "calibrate", "gate")
+        parts = [f"{step} {median('ours', f'{step}_seconds'):.1f} s" for step in steps]
+        print(f"  ours, wall: {', '.join(parts[:2])}; apart from it: {', '.join(parts[2:])}; ", end="")
+        print(f"with the child's start {median('ours, cold'):.1f} s")
         print(f"  {'precision':9} {'ours s':>8} {'plain s':>8} {'ours MB':>8} {'plain MB':>9}")
         last = next(r for r in reversed(mine) if r["what"] == "ours")
         for precision in PRECISIONS:
