@@ -89,17 +89,24 @@ def fake_quants(model):
 
 
 def calibrate(model, data):
-    """Start the ranges of a quantization-aware model from data, before training: arrays or batches of inputs.
+    """Start the ranges of a quantization-aware model from data, before training, or instead of it.
 
     Args:
-        data: an array (its first 1,024 rows, in batches of 128), or an iterable of input batches.
+        data: an array (its first 1,024 rows, in batches of 128), or an iterable of batches: inputs, or tuples
+            ``(inputs, labels)`` as ``fit`` takes them.
+
+    >>> import keras
+    >>> model = quantize_aware(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]))
+    >>> calibrate(model, np.array([[0.0, 3.0], [-1.0, 2.0]], "float32"))
+    >>> model.get_layer("input_quant").limits
+    (-1.0, 3.0)
     """
     batches = [data[i:i + 128] for i in range(0, min(len(data), 1024), 128)] if isinstance(data, np.ndarray) else data
     for layer in fake_quants(model):
         layer.observing = True
     try:
         for batch in batches:
-            model(batch, training=False)
+            model(batch[0] if isinstance(batch, tuple) else batch, training=False)
     finally:
         for layer in fake_quants(model):
             layer.observing = False

@@ -28,7 +28,8 @@ def bake_aware(model):
     graph = Graph(model)
     empty = [node.layer.name for node in graph.nodes if isinstance(node.layer, FakeQuant) and not node.layer.limits[1]]
     if empty:
-        raise ValueError(f"The ranges of {empty} are not known yet: call fit, or tfcompress.calibrate(model, inputs).")
+        raise ValueError(f"The ranges of {empty} are not known yet: call fit, or calibrate(model, inputs) from "
+                         "tfcompress.quantization.aware.")
     ends = {_plain_name(n) for n in graph.nodes if isinstance(n.layer, FakeQuant) and graph.is_output(n.outputs[0])}
     for layer in {id(n.layer): n.layer for n in graph.nodes if n.layer.name in ends}.values():
         layer.name += "_raw"                             # outputs bear the names they have in the float model
