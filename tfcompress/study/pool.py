@@ -90,8 +90,9 @@ class RayPool:
             raise ModuleNotFoundError("A study on a Ray cluster needs Ray: pip install 'tfcompress[ray]'") from error
         self.ray = ray
         root = str(Path(__file__).resolve().parents[2])
-        ray.init(address, log_to_driver=False, include_dashboard=False if address == "local" else None,
-                 runtime_env={"env_vars": ENVIRONMENT | {"PYTHONPATH": root}})  # fmt: skip
+        options = {"include_dashboard": False} if address == "local" else {}
+        environment = {"env_vars": ENVIRONMENT | {"PYTHONPATH": root}}
+        ray.init(address, runtime_env=environment, log_to_driver=False, logging_level="WARNING", **options)
         cores = int(ray.cluster_resources().get("CPU", 0))
         if not 1 <= workers <= cores:
             ray.shutdown()
