@@ -45,7 +45,8 @@ class FakeQuant(keras.layers.Layer):
 
     def build(self, input_shape=None):
         if self.fixed is None:                           # rows of zeros: nothing seen yet
-            self.range = self.add_weight(name="range", shape=(self.members, 2), initializer="zeros", trainable=False)
+            self.range = self.add_weight(name="range", shape=(self.members, 2), initializer="zeros", trainable=False,
+                                         aggregation="mean")     # replicas see different batches
 
     @property
     def limits(self):
