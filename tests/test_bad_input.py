@@ -111,14 +111,7 @@ def refused(main, argv, folder, capsys, monkeypatch):
     return error
 
 
-def known(cases, broken, reason):
-    """``cases`` with those in ``broken`` expected to fail for now."""
-    mark = pytest.mark.xfail(reason=reason, strict=False)
-    return [pytest.param(case, marks=mark) if case in broken else case for case in cases]
-
-
-@pytest.mark.parametrize("case", known(CONVERT, ("half a .tflite", "garbage behind the mark", "batch 0"),
-                                       "convert lets the reader's own error through"))
+@pytest.mark.parametrize("case", CONVERT)
 def test_convert(case, bad, capsys, monkeypatch):
     error = refused(cli.main, ["convert", *CONVERT[case], "-o", "out.tflite"], bad, capsys, monkeypatch)
     named = [a for a in CONVERT[case] if a in error or a.rsplit(".", 1)[0] in error]
@@ -135,7 +128,7 @@ def test_commands_on_bad_files(command, file, bad, capsys, monkeypatch):
     refused(bench_cli.main if command == "bench" else cli.main, argv, bad, capsys, monkeypatch)
 
 
-@pytest.mark.parametrize("data", known(DATA, ("labels",), "class numbers with a fraction are cut off"))
+@pytest.mark.parametrize("data", DATA)
 @pytest.mark.parametrize("command", ["evaluate", "diff"])
 def test_commands_on_bad_data(command, data, bad, capsys, monkeypatch):
     if command == "diff" and data in ("length", "labels"):
@@ -192,7 +185,7 @@ def test_functions_refuse_bad_numbers(bad):
     with pytest.raises(ValueError, match="bits"):
         tfcompress.quantize_aware(model, bits=3.5)
     for name in ("half_good.tflite", "text_good.tflite", "nowhere.tflite"):
-        with pytest.raises(ValueError, match="flatbuffer|Flatbuffer|No .tflite"):
+        with pytest.raises(ValueError, match="whole .tflite|flatbuffer|No .tflite"):
             tfcompress.TFLiteModel.load(bad / name).predict(small_files.X)
     file = tfcompress.TFLiteModel.load(bad / "good.tflite")
     for x in (small_files.X[:0], small_files.X[:, :3], {"photo": small_files.X}):

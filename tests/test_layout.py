@@ -11,14 +11,14 @@ import pytest
 TOP = Path(__file__).parent.parent
 # Each room may import from its own row and the rows above it.
 ORDER = [
-    ["_version", "arrays"],
+    ["_version", "arrays", "flatbuffer"],
     ["method", "schedules", "layout"],
     ["batch_norm", "chain", "pruning", "quantization.uniform", "quantization.float16", "wrapper"],
     ["model"],
     ["callback"],
     ["quantization", "distillation", "keras2", "keras2_ops", "keras2_check", "legacy"],
     ["conversion", "convert"],
-    ["flatbuffer", "weights", "metrics", "macs", "gpu", "measure", "inspect", "diff"],
+    ["weights", "metrics", "macs", "gpu", "measure", "inspect", "diff"],
     ["datasets", "zoo", "recipes", "training"],
     ["study"],
     ["cli"],

@@ -144,7 +144,7 @@ def convert_all(
 ):
     """``{precision: TFLiteModel}``: as ``convert``, with one float conversion and one calibration for all."""
     precisions = tuple(precisions)
-    _check_arguments(precisions, io, backend)
+    _check_arguments(precisions, io, backend, static_batch)
     worker.start()
     origin = source.read(model_or_path, static_batch)
     _check_source(origin, precisions, calibration, backend, keep_float)
@@ -161,7 +161,9 @@ def _make(pipeline, precision, io, backend, keep_float):
     return TFLiteModel(path.read_bytes(), precision, report, spent)
 
 
-def _check_arguments(precisions, io, backend):
+def _check_arguments(precisions, io, backend, static_batch):
+    if static_batch is not None and (not isinstance(static_batch, int) or static_batch < 1):
+        raise ValueError(f"`static_batch` is a batch size, an int >= 1, or None. Received: {static_batch!r}.")
     unknown = [precision for precision in precisions if precision not in PRECISIONS]
     if unknown:
         raise ValueError(f"Unknown precision: {unknown}. Known: {list(PRECISIONS)}.")
@@ -179,7 +181,7 @@ def _check_source(origin, precisions, calibration, backend, keep_float):
     if origin.aware and set(precisions) != {"int8"}:
         raise ValueError(
             f"A quantization-aware model becomes an int8 file. Received precision {list(precisions)}. For the others, "
-            "convert tfcompress.strip(model)."
+            "convert the model that it was made from."
         )
     static = [precision for precision in precisions if precision in STATIC]
     if static and calibration is None and not origin.aware:

@@ -71,6 +71,8 @@ def metrics(labels, scores, class_names: Sequence[str] | None = None) -> Metrics
             raise ValueError(f"One-hot labels {labels.shape} don't match the model's output {scores.shape}.")
         labels = labels.argmax(axis=1)
     labels = labels.reshape(-1)
+    if labels.dtype.kind == "f" and not np.array_equal(labels, np.floor(labels)):
+        raise ValueError(f"Labels are whole class numbers. Received: {labels[labels != np.floor(labels)][0]}.")
     if not len(labels) or len(labels) != len(scores):
         raise ValueError(f"Expected as many labels as outputs, one or more. Received: {len(labels)} and {len(scores)}")
     if not np.isfinite(scores).all():

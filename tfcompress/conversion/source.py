@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfcompress import flatbuffer
 from tfcompress.conversion import keras_model
 from tfcompress.conversion.keras_model import all_layers
 
@@ -61,6 +62,10 @@ def _from_bytes(content, name):
         raise ValueError(
             f"Expected a .tflite file (a flatbuffer marked TFL3). Received {name}, which is none or is damaged."
         )
+    try:
+        flatbuffer.read(content)
+    except ValueError as error:
+        raise ValueError(f"Can't use {name}. {error}") from None
     return Source("tflite", content, hashlib.sha256(content).hexdigest())
 
 
