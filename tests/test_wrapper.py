@@ -112,7 +112,6 @@ def test_updates_made_inside_the_layer_are_kept():
 
 
 def test_updates_are_kept_in_a_compiled_step():
-    model = compress(LAYERS["lstm"](), Uniform(8), include_head=True)
     stateful = keras.Sequential([keras.Input(batch_shape=(2, 5, 4)), L.LSTM(3, stateful=True, name="lstm")])
     model = compress(stateful, Uniform(8), include_head=True)
     model.compile("sgd", "mse")

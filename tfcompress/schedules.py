@@ -9,6 +9,22 @@ from tfcompress.method import Config, serializable
 class Schedule(Config):
     """``schedule(step)`` is a float. ``begin`` and ``end`` are the optimizer steps between which it moves."""
 
+
+@dataclass(frozen=True)
+class Ramp(Schedule):
+    """What moves from ``initial`` at step ``begin`` to ``target`` at step ``end``."""
+
+    target: float
+    begin: int
+    end: int
+    initial: float = 0.0
+
+    def __post_init__(self):
+        if self.begin < 0 or self.end < self.begin:
+            raise ValueError(
+                f"A schedule runs from `begin` to `end`, with 0 <= begin <= end. Received: begin={self.begin}, "
+                f"end={self.end}. Both are optimizer steps: epochs * ceil(samples / batch_size).")
+
     def progress(self, step):
         """Share of the way from ``begin`` to ``end``, clamped to 0..1."""
         if step >= self.end:
@@ -16,12 +32,6 @@ class Schedule(Config):
         if step <= self.begin:
             return 0.0
         return (step - self.begin) / (self.end - self.begin)
-
-    def _check(self):
-        if self.begin < 0 or self.end < self.begin:
-            raise ValueError(
-                f"A schedule runs from `begin` to `end`, with 0 <= begin <= end. Received: begin={self.begin}, "
-                f"end={self.end}. Both are optimizer steps: epochs * ceil(samples / batch_size).")
 
 
 @serializable
@@ -67,20 +77,12 @@ class OneShot(Schedule):
 
 @serializable
 @dataclass(frozen=True)
-class Linear(Schedule):
+class Linear(Ramp):
     """A straight line from ``initial`` at ``begin`` to ``target`` at ``end``.
 
     >>> [Linear(0.8, 0, 4)(step) for step in (0, 1, 2, 4, 9)]
     [0.0, 0.2, 0.4, 0.8, 0.8]
     """
-
-    target: float
-    begin: int
-    end: int
-    initial: float = 0.0
-
-    def __post_init__(self):
-        self._check()
 
     def __call__(self, step):
         return self.initial + (self.target - self.initial) * self.progress(step)
@@ -88,21 +90,14 @@ class Linear(Schedule):
 
 @serializable
 @dataclass(frozen=True)
-class Polynomial(Schedule):
+class Polynomial(Ramp):
     """Zhu & Gupta 2017 (arXiv:1710.01878): ``s_f + (s_i - s_f) * (1 - progress) ** power``.
 
     >>> [round(Polynomial(0.9, 0, 100)(step), 4) for step in (0, 25, 50, 75, 100)]
     [0.0, 0.5203, 0.7875, 0.8859, 0.9]
     """
 
-    target: float
-    begin: int
-    end: int
-    initial: float = 0.0
     power: float = 3.0
-
-    def __post_init__(self):
-        self._check()
 
     def __call__(self, step):
         return self.target + (self.initial - self.target) * (1.0 - self.progress(step)) ** self.power
@@ -110,20 +105,12 @@ class Polynomial(Schedule):
 
 @serializable
 @dataclass(frozen=True)
-class Cosine(Schedule):
+class Cosine(Ramp):
     """Half a cosine from ``initial`` at ``begin`` to ``target`` at ``end``.
 
     >>> [round(Cosine(0.8, 0, 4)(step), 4) for step in (0, 1, 2, 3, 4)]
     [0.0, 0.1172, 0.4, 0.6828, 0.8]
     """
-
-    target: float
-    begin: int
-    end: int
-    initial: float = 0.0
-
-    def __post_init__(self):
-        self._check()
 
     def __call__(self, step):
         rest = (1.0 + math.cos(math.pi * self.progress(step))) / 2.0
