@@ -6,6 +6,7 @@ import pytest
 
 from tfcompress import Constant, Prune, compress, strip
 from tfcompress.convert import ConversionError, convert, convert_all
+from tfcompress.quantization.aware import calibrate, quantize_aware
 
 L = keras.layers
 pytestmark = pytest.mark.filterwarnings("ignore::tfcompress.convert.CalibrationWarning")
@@ -225,3 +226,29 @@ def test_an_unwritable_place_leaves_nothing_behind(files, tmp_path):
     with pytest.raises(OSError):
         files["int8"].save(tmp_path / "taken")
     assert [p.name for p in tmp_path.iterdir()] == ["taken"]
+
+
+@pytest.mark.parametrize("precision", ["int8", "int16x8", "qat"])
+@pytest.mark.parametrize("kind", ["conv", "depthwise", "dense", "transpose", "shared"])
+def test_a_pruned_channel_keeps_its_bias(kind, precision):
+    keras.utils.set_random_seed(3)
+    i = keras.Input((8,) if kind == "dense" else (6, 6, 8))
+    layer = {
+        "conv": L.Conv2D(8, 3), "depthwise": L.DepthwiseConv2D(3), "dense": L.Dense(8),
+        "transpose": L.Conv2DTranspose(8, 3), "shared": L.Conv2D(8, 1),
+    }[kind]  # fmt: skip
+    out = layer(layer(i)) if kind == "shared" else layer(i)
+    kernel, bias = (np.array(w) for w in layer.get_weights())
+    channels = np.moveaxis(kernel, 2 if kind in ("depthwise", "transpose") else -1, 0)  # a view
+    channels[2], channels[3], bias[2:4] = 0, 1e-9 * channels[3], (0.8, -0.7)
+    layer.set_weights([kernel, bias])
+    model, x = keras.Model(i, out), normal(*i.shape[1:])
+    wanted = model.predict(x, verbose=0)
+    if precision == "qat":
+        aware = quantize_aware(model)
+        calibrate(aware, x)
+        found = convert(aware, "int8").predict(x)
+    else:
+        found = convert(model, precision, x).predict(x)
+    step = np.ptp(wanted) / (2**16 if precision == "int16x8" else 2**8)
+    assert np.abs(found - wanted)[..., 2:4].max() < (40 if kind == "shared" else 1.5) * step

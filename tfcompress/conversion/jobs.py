@@ -8,7 +8,7 @@ import re
 import time
 from pathlib import Path
 
-from tfcompress.conversion import int8_kernels, interpreter, recipe, rewrite, unclip
+from tfcompress.conversion import biases, int8_kernels, interpreter, recipe, rewrite, unclip
 from tfcompress.conversion.batches import load_batches, save_batches
 from tfcompress.conversion.worker import ConversionError
 
@@ -110,8 +110,11 @@ def calibrate(float_file, batches, output):
 
 def quantize(float_file, precision, output, ranges=None, io="float", keep_float=()):
     """Derive one precision from the float file. Returns notes on what fell back."""
-    content, notes = recipe.quantize(Path(float_file).read_bytes(), precision, ranges, io=io, keep_float=keep_float)
-    Path(output).write_bytes(rewrite.fuse_islands(content) if ranges else content)
+    original = Path(float_file).read_bytes()
+    content, notes = recipe.quantize(original, precision, ranges, io=io, keep_float=keep_float)
+    if ranges:
+        content = rewrite.fuse_islands(biases.restore(content, original))
+    Path(output).write_bytes(content)
     return notes
 
 
