@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfcompress import Constant, Prune, compress, strip
+from tfcompress import Constant, Prune, compress, flatbuffer, strip
 from tfcompress.convert import ConversionError, convert, convert_all
 from tfcompress.quantization.aware import calibrate, quantize_aware
 
@@ -122,6 +122,14 @@ def test_a_reshape_with_a_free_batch_has_a_constant_shape():
     file, x = convert(model, "int8", normal(8, 8, 4)), normal(8, 8, 4, count=5)
     assert file.gate.float_islands == () and b"SHAPE" not in file.content
     assert np.abs(file.predict(x) - model.predict(x, verbose=0)).max() < 0.1
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_tensor_names_are_short_and_unique(files, precision):
+    names = [tensor.name for tensor in flatbuffer.read(files[precision].content).graphs[0].tensors]
+    assert len(set(names)) == len(names) and not any(";" in name for name in names)
+    assert any(name.endswith("conv_1/convolution") for name in names)
+    assert list(files[precision].predict({"image": normal(12, 12, 3)[:1]}).shape) == [1, 4]
 
 
 def test_a_mixed_precision_model_is_converted_in_float32():

@@ -17,7 +17,7 @@ import pytest
 from tfcompress import measure
 from tfcompress.study import cell as study_cell
 from tfcompress.study.grid import Cell, Prune, Quantize
-from tfcompress.study.presets import PRESETS, StudyConfig
+from tfcompress.study.presets import PRESETS, StudyConfig, own
 from tfcompress.study.run import StudyError, report, run_study
 
 IDS = ("C0", "Q8", "P90Q8", "Q16P80", "Q8P90")
@@ -143,12 +143,12 @@ def test_your_own_net_and_data(study, tmp_path):
     splits = study_cell.read_data(CONFIG)
     arrays = {f"{kind}_{part}": getattr(splits, f"{kind}_{part}") for kind in "xy" for part in ("train", "val", "test")}
     np.savez(tmp_path / "mine.npz", **arrays)
-    own = replace(CONFIG, model=str(study / "control.keras"), dataset=str(tmp_path / "mine.npz"), only=("C0",))
-    run_study(own, tmp_path / "runs")
+    mine = replace(own(str(study / "control.keras"), str(tmp_path / "mine.npz")), only=("C0",))
+    run_study(mine, tmp_path / "runs")
     assert essence(tmp_path / "runs")["C0"] == essence(study)["C0"]
     np.savez(tmp_path / "mine.npz", x_train=arrays["x_train"])
     with pytest.raises(ValueError, match="Missing: y_train, x_val"):
-        study_cell.read_data(own)
+        study_cell.read_data(mine)
 
 
 def test_calibration_draws_in_turn_from_the_classes():

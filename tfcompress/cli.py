@@ -14,6 +14,7 @@ USAGE = """tfcompress: from a Keras model to a small, fast, verified .tflite
   tfcompress evaluate FILE.tflite --data x.npz   accuracy, macro-F1 and recalls of the file itself
   tfcompress diff A.tflite B.tflite --data x.npz per-layer SNR: where accuracy is lost
   tfcompress study PRESET                    the 17 + 1 models, measured, and their report
+  tfcompress study MODEL.keras --data x.npz  the same for your own trained classifier
 
 'tfcompress COMMAND --help' shows a command's flags."""
 
@@ -88,10 +89,17 @@ def _study(argv):
     flags.DEFINE_integer("workers", 1, "processes on this machine", lower_bound=1, flag_values=values)
     flags.DEFINE_string("ray", None, "address of a Ray cluster, or 'local'", flag_values=values)
     flags.DEFINE_list("devices", ["host-1thread"], "host-1thread, host-allthreads", flag_values=values)
-    (name,) = _parse(values, argv, "study PRESET", 1, "PRESET: digits, ecg, ecg_full, ecg_resnet, tiny.")
+    flags.DEFINE_string("data", None, "your data, .npz: x_train, y_train, x_val, y_val, x_test, y_test (class numbers)",
+                        flag_values=values)
+    flags.DEFINE_integer("epochs", 3, "of fine-tuning, for your own model", lower_bound=1, flag_values=values)
+    (study,) = _parse(values, argv, "study PRESET | study MODEL.keras --data x.npz", 1,
+                      "PRESET: digits, ecg, ecg_full, ecg_resnet, tiny. MODEL.keras: your own trained classifier.")
     with _quiet():
+        from tfcompress.study.presets import own
         from tfcompress.study.run import run_study
-    page = run_study(name, values.output, workers=values.workers, ray=values.ray, devices=tuple(values.devices))
+    if study.endswith(".keras"):
+        study = own(study, _required(values, "data"), values.epochs)
+    page = run_study(study, values.output, workers=values.workers, ray=values.ray, devices=tuple(values.devices))
     print(f"Report: {page.resolve()}")
 
 

@@ -9,8 +9,8 @@ import re
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.tools import flatbuffer_utils
 
+from tfcompress.conversion.file import read, write
 from tfcompress.conversion.islands import operation
 
 LIMIT = 2.0**30  # steps: as TFLiteConverter, room for the sum of the products
@@ -24,12 +24,12 @@ def restore(content, float_content):
     Args:
         content: a file in int8 or int16x8, made from ``float_content``.
     """
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    model = read(content)
     changed = False
     for graph in model.subgraphs:
         for kernel, readers in _kernels(model, graph, _vectors(float_content)).items():
             changed |= _widen(model, graph, graph.tensors[kernel], readers)
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model)) if changed else bytes(content)
+    return write(model) if changed else bytes(content)
 
 
 def _kernels(model, graph, originals):
@@ -76,7 +76,7 @@ def _store(model, tensor, values, scale):
 
 def _vectors(content):
     """``{name: values}`` of the float vectors that the file holds."""
-    model, found = flatbuffer_utils.read_model_from_bytearray(bytearray(content)), {}
+    model, found = read(content), {}
     for graph in model.subgraphs:
         for tensor in graph.tensors:
             data = model.buffers[tensor.buffer].data

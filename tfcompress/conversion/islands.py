@@ -2,7 +2,8 @@
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.tools import flatbuffer_utils
+
+from tfcompress.conversion.file import read
 
 _OPS = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 _TYPES = {value: name for name, value in vars(schema.TensorType).items() if not name.startswith("_")}
@@ -10,7 +11,7 @@ _TYPES = {value: name for name, value in vars(schema.TensorType).items() if not 
 
 def output_scales(content):
     """``{output: (scale, zero point, lowest, highest level)}``, of the outputs or of what is dequantized last."""
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    model = read(content)
     graph, scales = model.subgraphs[0], {}
     makers = {index: op for op in graph.operators for index in op.outputs}
     for entry in model.signatureDefs[0].outputs if model.signatureDefs else ():
@@ -32,7 +33,7 @@ def output_scales(content):
 
 def float_operations(content):
     """Two lists of "TYPE name": float operations inside a quantized file; operations with large float weights."""
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    model = read(content)
     islands, weights, quantized = [], [], False
     for graph in model.subgraphs:
         for op in graph.operators:
@@ -53,7 +54,7 @@ def float_operations(content):
 
 def notes(content, precision):
     """Sentences about a file: int4 weights that had to stay int8, and kernels that keep state between runs."""
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    model = read(content)
     found, wide, stateful = [], set(), False
     for graph in model.subgraphs:
         for op in graph.operators:

@@ -8,7 +8,7 @@ import re
 import time
 from pathlib import Path
 
-from tfcompress.conversion import biases, int8_kernels, interpreter, recipe, rewrite, unclip
+from tfcompress.conversion import biases, int8_kernels, interpreter, names, recipe, rewrite, unclip
 from tfcompress.conversion.batches import load_batches, save_batches
 from tfcompress.conversion.worker import ConversionError
 
@@ -64,7 +64,7 @@ def to_precision(saved_model, precision, output, batches=None, io="float"):
             tf.int16 if precision == "int16x8" else tf.int8
         )
     content = _convert(converter)
-    Path(output).write_bytes(int8_kernels.pack(content) if precision == "qat" else content)
+    Path(output).write_bytes(names.shorten(int8_kernels.pack(content) if precision == "qat" else content))
     return []
 
 
@@ -111,10 +111,13 @@ def calibrate(float_file, batches, output):
 def quantize(float_file, precision, output, ranges=None, io="float", keep_float=()):
     """Derive one precision from the float file. Returns notes on what fell back."""
     original = Path(float_file).read_bytes()
+    if precision == "float32":
+        Path(output).write_bytes(names.shorten(original))
+        return []
     content, notes = recipe.quantize(original, precision, ranges, io=io, keep_float=keep_float)
     if ranges:
         content = rewrite.fuse_islands(biases.restore(content, original))
-    Path(output).write_bytes(content)
+    Path(output).write_bytes(names.shorten(content))
     return notes
 
 

@@ -1,6 +1,5 @@
 """One model's way through the child process: float file once, ranges once, then a file and a gate a precision."""
 
-import shutil
 import time
 import weakref
 
@@ -105,15 +104,11 @@ class Pipeline:
         if backend == "tflite_converter" or self.origin.aware:
             return output, *self._write_with_converter(output, precision, io)
         ranges = str(self.ranges()) if precision in ("int8", "int16x8") else None
-        float_file = self.float_file
-        started, notes = time.perf_counter(), []
-        if precision == "float32":
-            shutil.copyfile(float_file, output)
-        else:
-            notes = worker.run(
-                "quantize", self.folder, float_file=str(self.float_file), precision=precision, output=str(output),
-                ranges=ranges, io=io, keep_float=keep_float,
-            )  # fmt: skip
+        float_file, started = str(self.float_file), time.perf_counter()
+        notes = worker.run(
+            "quantize", self.folder, float_file=float_file, precision=precision, output=str(output), ranges=ranges,
+            io=io, keep_float=keep_float,
+        )  # fmt: skip
         return output, time.perf_counter() - started, notes
 
     def _write_with_converter(self, output, precision, io):

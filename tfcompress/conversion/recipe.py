@@ -5,10 +5,10 @@ import re
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.tools import flatbuffer_utils
 from litert_quantizer import calibrator, qtyping, quantizer, recipe_manager
 from litert_quantizer.utils import qsv_utils, tfl_flatbuffer_utils
 
+from tfcompress.conversion.file import read, write
 from tfcompress.conversion.worker import InputError
 
 SIGNATURE = "serving_default"
@@ -123,7 +123,7 @@ def check_patterns(content, patterns):
 
 def with_signature(content):
     """The file with a signature, so that its inputs and outputs have names (files from elsewhere may have none)."""
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    model = read(content)
     if any(tensor.type == schema.TensorType.INT8 for graph in model.subgraphs for tensor in graph.tensors):
         raise InputError("Expected a float .tflite file to start from. Received one that is quantized already.")
     if model.signatureDefs:
@@ -133,7 +133,7 @@ def with_signature(content):
     entry.inputs = [_named(graph.tensors[index], index) for index in graph.inputs]
     entry.outputs = [_named(graph.tensors[index], index) for index in graph.outputs]
     model.signatureDefs = [entry]
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    return write(model)
 
 
 def _named(tensor, index):

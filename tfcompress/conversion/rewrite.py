@@ -4,8 +4,8 @@ import copy
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.tools import flatbuffer_utils
 
+from tfcompress.conversion.file import read, write
 from tfcompress.conversion.islands import operation
 
 # Operations that only compute sizes: removed when nobody reads them any more.
@@ -25,7 +25,7 @@ def simplify(content):
     The quantizer leaves EXPAND_DIMS float, and Conv1D is full of it; a Reshape layer with a free batch becomes SHAPE,
     STRIDED_SLICE, PACK and RESHAPE, which cuts a delegate's graph in two.
     """
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    model = read(content)
     changed = False
     for graph in model.subgraphs:
         for op in graph.operators:
@@ -36,7 +36,7 @@ def simplify(content):
                 _make_reshape(model, graph, op, sizes)
                 changed = True
         _remove_unread(model, graph)
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model)) if changed else bytes(content)
+    return write(model) if changed else bytes(content)
 
 
 def fuse_islands(content):
@@ -45,7 +45,7 @@ def fuse_islands(content):
     What only moves or selects values takes the integers as they are, and DEQUANTIZE comes behind it. An element-wise
     operation whose result is quantized anyway reads and writes integers. SHAPE reads integers.
     """
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    model = read(content)
     graph, operators = model.subgraphs[0], []
     integers = {}  # float tensor -> the integer tensor it was dequantized from
     readers = {}
@@ -78,7 +78,7 @@ def fuse_islands(content):
     graph.operators, count = [op for op in operators if len(op.outputs)], len(graph.operators)
     _remove_unread(model, graph)
     changed |= len(graph.operators) != count
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model)) if changed else bytes(content)
+    return write(model) if changed else bytes(content)
 
 
 def _array(*indices):

@@ -1,6 +1,6 @@
 """Takes back what TFLiteConverter adds to a fused LSTM: a limit of 10 on the cell state, which Keras does not have."""
 
-from ai_edge_litert.tools import flatbuffer_utils
+from tfcompress.conversion.file import read, write
 
 
 def without_cell_clip(content):
@@ -10,10 +10,10 @@ def without_cell_clip(content):
     A net whose cells grow beyond 10 then gives other outputs in float32 already: PyPI's `seeker` (LSTM over 1000 steps)
     was off by 0.044 in its probabilities, and by 8e-7 without the limit.
     """
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    model = read(content)
     clipped = [op for graph in model.subgraphs for op in graph.operators if getattr(op.builtinOptions, "cellClip", 0)]
     if not clipped:
         return bytes(content)
     for op in clipped:
         op.builtinOptions.cellClip = 0.0
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    return write(model)

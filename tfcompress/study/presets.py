@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from tfcompress.recipes import RECIPES, Recipe
 
@@ -133,3 +134,20 @@ def preset(name_or_config) -> StudyConfig:
     if name_or_config not in PRESETS:
         raise ValueError(f"Unknown preset {name_or_config!r}. Known: {', '.join(PRESETS)}.")
     return PRESETS[name_or_config]
+
+
+def own(model: str, data: str, epochs: int = 3) -> StudyConfig:
+    """A study of your own trained classifier: a `.keras` file, and the `.npz` that `cell.read_data` describes.
+
+    >>> own("nets/birds.keras", "birds.npz").name
+    'birds'
+    """
+    name = Path(model).stem
+    return StudyConfig(
+        name=name,
+        title=f"{name}, on {Path(data).name}",
+        dataset=str(data),
+        model=str(model),
+        control=Recipe(epochs=1),  # not used: it is trained
+        fine_tune=Recipe(epochs=epochs),
+    )
