@@ -1,0 +1,87 @@
+"""How the heartbeat study prunes, chosen on the patients of DS1 alone: four folds of patients, the test patients unseen.
+
+    TFCOMPRESS_DATA=... python scripts/choose_ecg.py        # resumes; rows in scripts/results/choose_ecg.jsonl
+
+Each fold trains the control on the other patients, prunes it to 90 % in each way (and in int8, `Q8P90`), and counts
+hits on its own patients; the table adds the counts of the folds up. Almost all F beats of DS1 are one patient's (208).
+"""
+
+import argparse
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tfcompress import training
+from tfcompress.datasets import ecg, load
+from tfcompress.study import cell as study_cell
+from tfcompress.study.grid import cells
+from tfcompress.study.presets import PRESETS
+from tfcompress.study.store import Store
+
+RESULTS = Path(__file__).parent / "results" / "choose_ecg.jsonl"
+OTHERS = [record for record in ecg.DS1 if record not in ecg.VALIDATION]
+FOLDS = (ecg.VALIDATION, *(tuple(OTHERS[start::3]) for start in range(3)))
+WAYS = [
+    {"cell": cell, "granularity": granularity, "rate": rate, "taught": taught}
+    for cell, granularity, rate, taught in itertools.product(
+        ("P90Q8", "Q8P90"), ("unstructured", "global"), (1e-3, 3e-3), (False, True)
+    )
+]
+
+
+def counts(model, splits) -> list:
+    """The confusion matrix on the fold's own patients."""
+    found = np.zeros((splits.classes, splits.classes), int)
+    np.add.at(found, (splits.y_val, model.predict(splits.x_val, batch_size=512, verbose=0).argmax(1)), 1)
+    return found.tolist()
+
+
+def run_fold(fold: int, store: Store) -> None:
+    config = PRESETS["ecg_full"]
+    missing = [way for way in WAYS if (fold, *way.values()) not in store]
+    if not missing:
+        return
+    splits = load("ecg", validation=FOLDS[fold])
+    control, _ = study_cell.train_control(config, splits)
+    if (fold, "C0", None, None, None) not in store:
+        none = dict.fromkeys(("granularity", "rate", "taught"))
+        store.append({"fold": fold, "cell": "C0", **none, "counts": counts(control, splits)})
+    for way in missing:
+        cell = replace(next(cell for cell in cells() if cell.id == way["cell"]), distilled=way["taught"])
+        recipe = replace(config.fine_tune, learning_rate=way["rate"])
+        copy = keras.models.clone_model(control)
+        copy.set_weights(control.get_weights())
+        model = study_cell.tuned(cell, copy, splits, recipe, 0, way["granularity"])
+        store.append({"fold": fold, **way, "counts": counts(model, splits)})
+        print(json.dumps(way), flush=True)
+
+
+def table(rows: list[dict]) -> str:
+    lines = ["cell    granularity   rate   taught   folds  accuracy %  macro-F1   F1 of N, S, V, F"]
+    ways = dict.fromkeys((row["cell"], row["granularity"], row["rate"], row["taught"]) for row in rows)
+    for way in ways:
+        mine = [np.array(row["counts"]) for row in rows if tuple(row.values())[1:5] == way]
+        total = sum(mine)
+        f1 = 2 * np.diag(total) / (total.sum(0) + total.sum(1))
+        each = "  ".join(f"{value:.3f}" for value in f1)
+        name, granularity, rate, taught = (str("" if value is None else value) for value in way)
+        lines.append(
+            f"{name:7} {granularity:13} {rate:6} {taught:7} {len(mine):6}  {100 * np.trace(total) / total.sum():9.2f}"
+            f"  {f1.mean():9.4f}   {each}"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folds", default="0,1,2,3", help="several processes may do one each")
+    options = parser.parse_args()
+    training.pin_threads(1)
+    store = Store(RESULTS, key=("fold", "cell", "granularity", "rate", "taught"))
+    for fold in map(int, options.folds.split(",")):
+        run_fold(fold, store)
+    print(table(store.read()))
