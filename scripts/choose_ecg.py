@@ -1,4 +1,4 @@
-"""How the heartbeat study prunes, chosen on the patients of DS1 alone: four folds of patients, the test patients unseen.
+"""How the heartbeat study prunes, chosen on the patients of DS1 alone: four folds, the test patients unseen.
 
     TFCOMPRESS_DATA=... python scripts/choose_ecg.py        # resumes; rows in scripts/results/choose_ecg.jsonl
 

@@ -51,3 +51,10 @@ def test_data_that_is_not_there_is_one_error_and_leaves_no_folder(tmp_path, monk
     with pytest.raises(FileNotFoundError, match="set TFCOMPRESS_DATA"):
         run_study(replace(PRESETS["ecg"], dataset_options={}), tmp_path / "runs")  # no download in a test
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_taught_study_teaches_the_cells_that_train_and_no_others():
+    plain, taught = PRESETS["tiny"].cells(), replace(PRESETS["tiny"], taught=True).cells()
+    assert [cell.id for cell in taught] == [cell.id for cell in plain]
+    assert [cell.id for cell in taught if not cell.distilled] == ["C0", "Q16", "Q8"]
+    assert taught[-1].recipe == "int8 in training, then prune 90 %, taught by the control"

@@ -124,21 +124,22 @@ def read(model) -> File:
     Raises:
         ValueError: not a `.tflite` file, or a damaged one.
     """
-    content = content_of(model)
+    content, source = content_of(model), model
     try:
         model = schema.ModelT.InitFromPackedBuf(content, 0)
         codes = [_op_name(code) for code in model.operatorCodes or []]
         graphs = [_graph(graph, model, codes, content) for graph in model.subgraphs]
         signatures = [_signature(entry) for entry in model.signatureDefs or []]
     except DAMAGE as error:
-        raise damaged(content, error) from None
+        raise damaged(content, error, source) from None
     return File(content, graphs, signatures)
 
 
-def damaged(content: bytes, error: Exception) -> ValueError:
-    """The error that says a file was cut off or changed."""
+def damaged(content: bytes, error: Exception, source=None) -> ValueError:
+    """The error that says a file was cut off or changed; `source` is its path where it has one."""
+    path = f"{source}, " if isinstance(source, str | os.PathLike) else ""
     return ValueError(
-        f"Expected a whole .tflite file. Received: {len(content)} bytes that can't be read "
+        f"Expected a whole .tflite file. Received: {path}{len(content)} bytes that can't be read "
         f"({type(error).__name__}: {error}); it was cut off or changed: copy or convert it again."
     )
 

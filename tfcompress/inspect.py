@@ -86,7 +86,7 @@ def inspect(model) -> Inspection:
     try:
         return _inspect(file)
     except flatbuffer.DAMAGE as error:  # readable, yet it makes no sense
-        raise flatbuffer.damaged(file.content, error) from error
+        raise flatbuffer.damaged(file.content, error, model) from error
 
 
 def _inspect(file: File) -> Inspection:

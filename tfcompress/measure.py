@@ -41,7 +41,7 @@ def run(model, x, *, threads: int = 1, xnnpack: bool = True) -> list[np.ndarray]
     Raises:
         ValueError: not a `.tflite` file, an input that lacks or has another shape or kind than the model's.
     """
-    content = flatbuffer.content_of(model)
+    content = flatbuffer.read(model).content
     interpreter = load(content, threads=threads, xnnpack=xnnpack)
     fixed, collected = fixed_batch(interpreter), []
     for count in feed(interpreter, x, content):

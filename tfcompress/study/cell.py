@@ -86,18 +86,19 @@ def make_variant(config: StudyConfig, cell: Cell, control_path, splits: Splits) 
 
 def tuned(cell: Cell, control, splits, recipe, seed, granularity="unstructured"):
     """The control after the cell's training steps, in their order: what `convert` takes."""
-    model, quantized = control, None
+    model, quantized, teacher = control, None, control if cell.distilled else None
     for step in cell.steps:
         if isinstance(step, Prune):
             model = compress(model, prune.Prune(_schedule(step, splits, recipe), granularity=granularity))
-            fit(model, splits, recipe, seed, teacher=control if cell.distilled else None)
+            fit(model, splits, recipe, seed, teacher)
         elif step.in_training:
             quantized = step
             zeros = cell.sparsity if model is not control else 0
             model = quantize(strip(model) if zeros else model, step.bits)
             if zeros:  # the zeros that are there stay
                 model = compress(model, prune.Prune(OneShot(zeros), granularity=granularity))
-            fit(model, splits, recipe if zeros else replace(recipe, epochs=math.ceil(recipe.epochs / 2)), seed)
+            stage = recipe if zeros else replace(recipe, epochs=math.ceil(recipe.epochs / 2))
+            fit(model, splits, stage, seed, teacher)
     if model is control or (quantized and quantized.bits == 8):
         return model
     return strip(model)

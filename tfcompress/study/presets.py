@@ -20,6 +20,7 @@ class StudyConfig:
     control: how a net of the zoo is trained. fine_tune: how each cell is trained from it; a cell that quantizes in
         training has half of these epochs for that, before it prunes.
     granularity: "unstructured" prunes the same share of each kernel, "global" ranks the weights of all together.
+    taught: every cell that trains learns from the control's outputs too, not from the labels alone (`Distiller`).
     learning_rates: each trained cell is trained with each of them; the best on the validation split is kept.
     pick_by: "loss" (cross-entropy) or "macro_f1", of the `.tflite` file on the validation split.
     calibration: samples from the training split, drawn evenly over the classes, that set the int8 ranges; each number
@@ -35,6 +36,7 @@ class StudyConfig:
     control: Recipe
     fine_tune: Recipe
     granularity: str = "unstructured"
+    taught: bool = False
     learning_rates: tuple[float, ...] = (1e-3, 3e-4)
     pick_by: str = "loss"
     calibration: tuple[int, ...] = (500,)
@@ -55,7 +57,8 @@ class StudyConfig:
             raise ValueError(f"`only` names cells, C0 among them. Received: {self.only}. Known: {', '.join(known)}.")
 
     def cells(self) -> tuple[Cell, ...]:
-        return tuple(cell for cell in cells(self.second_six) if not self.only or cell.id in self.only)
+        chosen = [cell for cell in cells(self.second_six) if not self.only or cell.id in self.only]
+        return tuple(replace(cell, distilled=cell.distilled or self.taught and cell.trains) for cell in chosen)
 
     def to_dict(self) -> dict:
         """What JSON holds of it; `StudyConfig.from_dict` reads it back."""

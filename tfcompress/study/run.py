@@ -179,7 +179,8 @@ def _about(config: StudyConfig, rows: list[Result], facts: dict) -> dict:
         "Net": f"{config.model}, {facts['parameters']:,} parameters; "
         + ("as it came" if config.model.endswith(".keras") else f"control trained {config.control.epochs} epochs"),
         "Fine-tuning": f"{config.fine_tune.epochs} epochs from the control, each cell with its own seed; learning rate "
-        f"of {rates}, picked by {words} of the .tflite file on the validation split",
+        f"of {rates}, picked by {words} of the .tflite file on the validation split"
+        + ("; taught by the control's outputs and by the labels" if config.taught else ""),
         "Pruning": "by magnitude, in every kernel but the head's; biases and normalization are not pruned. "
         + {"unstructured": "The same share of each kernel", "global": "All kernels ranked together"}[config.granularity]
         + ". Polynomial schedule (Zhu & Gupta 2017)",
