@@ -8,7 +8,7 @@ import small_files
 from small_files import X
 
 from tfcompress.flatbuffer import read
-from tfcompress.measure import evaluate, levels, run, sizes, sparsity
+from tfcompress.measure import evaluate, levels, load, run, sizes, sparsity
 from tfcompress.weights import weights
 
 MODES = [("float32", False), ("float32", True), ("float16", False), ("int8", False), ("int8", True), ("int8_io", True)]
@@ -70,8 +70,11 @@ def test_wrong_files_are_a_clear_error(tmp_path):
     for cut in (9, 40, len(whole) // 2, len(whole) - 400):
         with pytest.raises(ValueError, match="whole .tflite"):
             sparsity(whole[:cut])
+    (tmp_path / "cut.tflite").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="cut.tflite, .* bytes that can't be read"):
+        run(tmp_path / "cut.tflite", X)
     with pytest.raises(ValueError, match="can't load"):
-        run(whole[: len(whole) // 2], X)
+        load(whole[: len(whole) // 2])
 
 
 def test_sizes():
