@@ -22,10 +22,9 @@ IDS = "C0,Q8,P90Q8,Q8P90"
 RESULTS = Path(__file__).parent / "results"
 
 
-def config(net: str, seed: int, ids: list[str], epochs: int, rates: tuple[float, ...]) -> StudyConfig:
+def config(net: str, seed: int, ids: list[str]) -> StudyConfig:
     base = PRESETS[{"ecg_cnn": "ecg_full"}.get(net, net)]
-    tune = replace(base.fine_tune, epochs=epochs)
-    return replace(base, name=f"{net}-{seed}", seed=seed, only=tuple(ids), fine_tune=tune, learning_rates=rates)
+    return replace(base, name=f"{net}-{seed}", seed=seed, only=tuple(ids))
 
 
 def collect(store: Store, net: str, seed: int, folder: Path) -> None:
@@ -107,16 +106,13 @@ if __name__ == "__main__":
     parser.add_argument("--nets", default="ecg_cnn,ecg_resnet")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--ids", default=IDS, help="cells, C0 among them; 'all': the 18")
-    parser.add_argument("--epochs", type=int, default=8, help="of fine-tuning")
-    parser.add_argument("--rates", default="1e-3,3e-4", help="learning rates to pick from")
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
     ids = [] if options.ids == "all" else options.ids.split(",")
-    rates = tuple(float(rate) for rate in options.rates.split(","))
     store = Store(RESULTS / "table_ecg.jsonl", key=("net", "study_seed", "id"))
     for seed in map(int, options.seeds.split(",")):
         for net in options.nets.split(","):
-            study = config(net, seed, ids, options.epochs, rates)
+            study = config(net, seed, ids)
             folder = Path("runs/table_ecg") / study.name
             run_study(study, folder, workers=options.workers)
             collect(store, net, seed, folder)

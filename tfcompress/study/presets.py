@@ -87,7 +87,9 @@ _ECG = StudyConfig(
     model="ecg_cnn",
     control=RECIPES["ecg_cnn"],
     fine_tune=replace(RECIPES["ecg_cnn"], epochs=8),
-    granularity="global",
+    granularity="global",  # this, `taught` and the rate: chosen on the patients of DS1, scripts/choose_ecg.py
+    taught=True,
+    learning_rates=(1e-3,),
     pick_by="macro_f1",
 )
 PRESETS = {
@@ -96,7 +98,6 @@ PRESETS = {
         _ECG,
         name="ecg",
         fine_tune=replace(RECIPES["ecg_cnn"], epochs=3),
-        learning_rates=(1e-3,),
     ),
     "ecg_full": _ECG,
     "ecg_resnet": replace(
