@@ -2,8 +2,9 @@
 
     TFCOMPRESS_DATA=... python scripts/choose_ecg.py        # resumes; rows in scripts/results/choose_ecg.jsonl
 
-Each fold trains the control on the other patients, prunes it to 90 % in each way (and in int8, `Q8P90`), and counts
-hits on its own patients; the table adds the counts of the folds up. Almost all F beats of DS1 are one patient's (208).
+Each fold trains the control (`ecg_cnn`, one seed) on the other patients, prunes it to 90 % in each way, before int8
+("P90Q8": the pruned Keras model is judged) or under it ("Q8P90": the quantization-aware one), and counts hits on its
+own patients; the table adds the counts of the folds up. Almost all F beats of DS1 are one patient's (208).
 """
 
 import argparse
@@ -12,7 +13,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from tfcompress import training
@@ -53,9 +53,7 @@ def run_fold(fold: int, store: Store) -> None:
     for way in missing:
         cell = replace(next(cell for cell in cells() if cell.id == way["cell"]), distilled=way["taught"])
         recipe = replace(config.fine_tune, learning_rate=way["rate"])
-        copy = keras.models.clone_model(control)
-        copy.set_weights(control.get_weights())
-        model = study_cell.tuned(cell, copy, splits, recipe, 0, way["granularity"])
+        model = study_cell.tuned(cell, control, splits, recipe, 0, way["granularity"])
         store.append({"fold": fold, **way, "counts": counts(model, splits)})
         print(json.dumps(way), flush=True)
 

@@ -32,8 +32,11 @@ def collect(store: Store, net: str, seed: int, folder: Path) -> None:
     keras_bytes = json.loads((folder / "control.json").read_text())["keras_bytes"]
     for line in (folder / "rows.jsonl").read_text().splitlines():
         row = {"net": net, "study_seed": seed, "keras_bytes": keras_bytes, **json.loads(line)}
-        if (net, seed, row["id"]) not in store:
+        known = next((old for old in store.read() if store.key_of(old) == store.key_of(row)), None)
+        if known is None:
             store.append(row)
+        elif known["model_sha256"] != row["model_sha256"]:
+            raise SystemExit(f"{store.path} holds another {net}-{seed} {row['id']}: remove it to make the table anew.")
 
 
 def spread(values, digits: int, scale: float = 1.0) -> str:

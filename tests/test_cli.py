@@ -50,7 +50,8 @@ def test_convert_inspect_evaluate_diff_and_bench(folder, capsys):
     (["evaluate", "x.tflite", "--data", "nowhere.npz"], "nowhere.npz"),
     (["study", "cats"], "Unknown preset 'cats'. Known: digits"),
     (["study", "cats.keras"], "--data is needed"),
-    (["study", "cats.keras", "--data", "nowhere.npz"], "nowhere.npz"),
+    (["study", "cats.keras", "--data", "x.npz"], "cats.keras, which is no file"),
+    (["study", "digits", "--epochs", "9"], "--epochs goes with a MODEL.keras"),
 ], ids=lambda v: " ".join(v) if isinstance(v, list) else "")
 def test_bad_input_is_one_line_and_exit_code_2(argv, said, capsys):
     assert cli.main(argv) == 2

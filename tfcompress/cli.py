@@ -97,6 +97,9 @@ def _study(argv):
     with _quiet():
         from tfcompress.study.presets import own
         from tfcompress.study.run import run_study
+    given = [name for name in ("data", "epochs") if values[name].present]
+    if given and not study.endswith(".keras"):
+        raise ValueError(f"--{given[0]} goes with a MODEL.keras of your own. Received: {study!r}, a preset.")
     if study.endswith(".keras"):
         study = own(study, _required(values, "data"), values.epochs)
     page = run_study(study, values.output, workers=values.workers, ray=values.ray, devices=tuple(values.devices))

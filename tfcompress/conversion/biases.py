@@ -6,6 +6,7 @@ Pruning makes channels of zeros; litert-quantizer 0.11 gives those a kernel scal
 """
 
 import re
+from collections import Counter
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -14,7 +15,7 @@ from tfcompress.conversion.file import read, write
 from tfcompress.conversion.islands import operation
 
 LIMIT = 2.0**30  # steps: as TFLiteConverter, room for the sum of the products
-_LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "CONV_3D")
+_LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 _INTEGERS = {schema.TensorType.INT32: "<i4", schema.TensorType.INT64: "<i8"}
 
 
@@ -25,16 +26,19 @@ def restore(content, float_content):
         content: a file in int8 or int16x8, made from ``float_content``.
     """
     model = read(content)
-    changed = False
+    originals, changed = _vectors(float_content), False
     for graph in model.subgraphs:
-        for kernel, readers in _kernels(model, graph, _vectors(float_content)).items():
+        for kernel, readers in _kernels(model, graph, originals).items():
             changed |= _widen(model, graph, graph.tensors[kernel], readers)
     return write(model) if changed else bytes(content)
 
 
 def _kernels(model, graph, originals):
-    """``{index of an int8 kernel: [(scale of the input, index of the bias, its float values)]}``, one a reader."""
-    found = {}
+    """``{index of an int8 kernel: [(scale of the input, index of the bias, its float values)]}``, one a reader.
+
+    A kernel that something else reads too is left out.
+    """
+    found, uses = {}, Counter(index for op in graph.operators for index in op.inputs)
     for op in graph.operators:
         inputs = [index for index in op.inputs if index >= 0]
         if operation(model, op) not in _LAYERS or len(inputs) < 3:
@@ -42,10 +46,11 @@ def _kernels(model, graph, originals):
         kernel, bias = inputs[1], inputs[-1]
         source = graph.tensors[inputs[2] if len(inputs) > 3 else inputs[0]]  # TRANSPOSE_CONV starts with a shape
         exact = originals.get(_name(graph.tensors[bias]))
+        is_constant = model.buffers[graph.tensors[kernel].buffer].data is not None
         kinds = graph.tensors[kernel].type, graph.tensors[bias].type
-        if kinds[0] == schema.TensorType.INT8 and kinds[1] in _INTEGERS and exact is not None:
+        if is_constant and kinds[0] == schema.TensorType.INT8 and kinds[1] in _INTEGERS and exact is not None:
             found.setdefault(kernel, []).append((float(source.quantization.scale[0]), bias, exact))
-    return found
+    return {kernel: readers for kernel, readers in found.items() if uses[kernel] == len(readers)}
 
 
 def _widen(model, graph, kernel, readers):

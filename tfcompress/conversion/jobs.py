@@ -83,9 +83,9 @@ def _convert(converter):
         places = {op: name for name, op in re.findall(pattern, text)}
         if not ops:
             raise
-        names = ", ".join(f"{op} in {places[op]}" if op in places else op for op in sorted(ops))
+        found = ", ".join(f"{op} in {places[op]}" if op in places else op for op in sorted(ops))
         raise ConversionError(
-            f"TFLite has no kernel for {names}, or its sizes are unknown there. Build that part of other operations, "
+            f"TFLite has no kernel for {found}, or its sizes are unknown there. Build that part of other operations, "
             "give the model fixed input sizes, or leave it out of the file."
         ) from error
 

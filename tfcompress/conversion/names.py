@@ -5,16 +5,17 @@ from tfcompress.conversion.file import read, write
 
 def shorten(content):
     """``content`` with one layer's name per tensor: of "a/Relu;b/add_1;c/Conv2D" a result keeps the first, a constant
-    the last; "_2" and so on where that is taken. Inputs and outputs keep theirs.
+    the last; "_2" and so on where that is taken, in the whole file. Inputs and outputs keep theirs.
     """
     model = read(content)
-    for graph in model.subgraphs:
-        computed, fixed = {index for op in graph.operators for index in op.outputs}, {*graph.inputs, *graph.outputs}
-        taken = {graph.tensors[index].name for index in fixed}
-        for index, tensor in enumerate(graph.tensors):
-            if index not in fixed:
-                tensor.name = _free(tensor.name.split(b";")[0 if index in computed else -1], taken)
-                taken.add(tensor.name)
+    ends = [{*graph.inputs, *graph.outputs} for graph in model.subgraphs]
+    taken = {graph.tensors[i].name for graph, fixed in zip(model.subgraphs, ends, strict=True) for i in fixed}
+    for graph, fixed in zip(model.subgraphs, ends, strict=True):
+        computed = {index for op in graph.operators for index in op.outputs}
+        for index in sorted(set(range(len(graph.tensors))) - fixed, key=lambda i: (i not in computed, i)):
+            tensor = graph.tensors[index]
+            tensor.name = _free(tensor.name.split(b";")[0 if index in computed else -1], taken)
+            taken.add(tensor.name)
     return write(model)
 
 

@@ -53,11 +53,19 @@ def train_control(config: StudyConfig, splits: Splits) -> tuple[keras.Model, dic
     keras.backend.clear_session()
     started = time.perf_counter()
     if config.model.endswith(".keras"):
-        model = keras.models.load_model(config.model)
+        model = _load(config.model)
     else:
         model = zoo.build(config.model, splits.input_shape, splits.classes, seed=config.seed, **config.model_options)
         training.fit(model, splits, config.control, seed=config.seed)
     return model, {"seconds": time.perf_counter() - started, "parameters": model.count_params()}
+
+
+def _load(path: str) -> keras.Model:
+    """With the optimizer's slots, where the file's loss and metrics can be read: the study sets its own."""
+    try:
+        return keras.models.load_model(path)
+    except (TypeError, ValueError):
+        return keras.models.load_model(path, compile=False)
 
 
 def make_variant(config: StudyConfig, cell: Cell, control_path, splits: Splits) -> tuple[dict, bytes]:

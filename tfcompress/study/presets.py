@@ -1,6 +1,7 @@
 """What a study is, as data, and the studies that come with the toolkit."""
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -52,6 +53,8 @@ class StudyConfig:
             raise ValueError(f"Unknown pick_by: received {self.pick_by!r}, expected 'loss' or 'macro_f1'.")
         if not self.learning_rates or not self.calibration:
             raise ValueError("Expected at least one of learning_rates and one of calibration. Received none.")
+        if self.taught and self.second_six == "kd":
+            raise ValueError("taught=True teaches every cell, so second_six='kd' would make six of them twice.")
         known = [cell.id for cell in cells(self.second_six)]
         if self.only and ("C0" not in self.only or set(self.only) - set(known)):
             raise ValueError(f"`only` names cells, C0 among them. Received: {self.only}. Known: {', '.join(known)}.")
@@ -60,6 +63,11 @@ class StudyConfig:
         chosen = [cell for cell in cells(self.second_six) if not self.only or cell.id in self.only]
         return tuple(replace(cell, distilled=cell.distilled or self.taught and cell.trains) for cell in chosen)
 
+    def files(self) -> dict:
+        """`{path: sha256}` of the user's own files: a study of a model or data that changed is another study."""
+        own = [path for path in (self.model, self.dataset) if path.endswith((".keras", ".npz"))]
+        return {path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in own}
+
     def to_dict(self) -> dict:
         """What JSON holds of it; `StudyConfig.from_dict` reads it back."""
         return dataclasses.asdict(self)
@@ -67,7 +75,8 @@ class StudyConfig:
     @classmethod
     def from_dict(cls, values: dict) -> "StudyConfig":
         values = dict(values, control=Recipe(**values["control"]), fine_tune=Recipe(**values["fine_tune"]))
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        known = {field.name for field in dataclasses.fields(cls)}  # a folder's config.json holds `files` too
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known})
 
 
 _DIGITS = StudyConfig(
@@ -131,21 +140,22 @@ def preset(name_or_config) -> StudyConfig:
     >>> preset("cats")
     Traceback (most recent call last):
     ...
-    ValueError: Unknown preset 'cats'. Known: digits, ecg, ecg_full, ecg_resnet, tiny.
+    ValueError: Unknown preset 'cats'. Known: digits, ecg, ecg_full, ecg_resnet, tiny; or your own MODEL.keras.
     """
     if isinstance(name_or_config, StudyConfig):
         return name_or_config
     if name_or_config not in PRESETS:
-        raise ValueError(f"Unknown preset {name_or_config!r}. Known: {', '.join(PRESETS)}.")
+        raise ValueError(f"Unknown preset {name_or_config!r}. Known: {', '.join(PRESETS)}; or your own MODEL.keras.")
     return PRESETS[name_or_config]
 
 
 def own(model: str, data: str, epochs: int = 3) -> StudyConfig:
     """A study of your own trained classifier: a `.keras` file, and the `.npz` that `cell.read_data` describes.
 
-    >>> own("nets/birds.keras", "birds.npz").name
-    'birds'
+    ValueError where there is no such model file.
     """
+    if not Path(model).is_file():
+        raise ValueError(f"Expected a trained model, a .keras file. Received: {model}, which is no file.")
     name = Path(model).stem
     return StudyConfig(
         name=name,

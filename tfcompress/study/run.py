@@ -55,7 +55,7 @@ def run_study(preset_or_config, out=None, *, workers=1, ray=None, devices=("host
     if not ray and not (folder / "control.keras").exists():
         read_data(config)  # data that isn't there is said now, before there is a folder
     with only_one(folder), _progress() as progress:
-        remember_config(folder, config.to_dict())
+        remember_config(folder, config.to_dict() | {"files": config.files()})
         work = WORK["control"] + sum(map(_work, config.cells())) + WORK["measure"] * len(config.cells()) * len(devices)
         bar = progress.add_task("", total=work)
         _make_all(config, folder, workers, ray, progress, bar)
@@ -179,7 +179,8 @@ def _about(config: StudyConfig, rows: list[Result], facts: dict) -> dict:
         "Net": f"{config.model}, {facts['parameters']:,} parameters; "
         + ("as it came" if config.model.endswith(".keras") else f"control trained {config.control.epochs} epochs"),
         "Fine-tuning": f"{config.fine_tune.epochs} epochs from the control, each cell with its own seed; learning rate "
-        f"of {rates}, picked by {words} of the .tflite file on the validation split"
+        f"of {rates}"
+        + (f", picked by {words} of the .tflite file on the validation split" if len(config.learning_rates) > 1 else "")
         + ("; taught by the control's outputs and by the labels" if config.taught else ""),
         "Pruning": "by magnitude, in every kernel but the head's; biases and normalization are not pruned. "
         + {"unstructured": "The same share of each kernel", "global": "All kernels ranked together"}[config.granularity]

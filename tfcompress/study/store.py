@@ -31,7 +31,7 @@ class Store:
         for number, line in enumerate(_whole_lines(self.path), 1):
             try:
                 row = json.loads(line)
-                row_key = self._key(row)
+                row_key = self.key_of(row)
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(
                     f"{self.path}, line {number}: expected a JSON object with {', '.join(self.key)}, received "
@@ -42,13 +42,14 @@ class Store:
 
     def append(self, row: dict) -> None:
         """Add one row and wait until the disk has it. ValueError if a row with this key is there already."""
-        if self._key(row) in self:
-            raise ValueError(f"{self.path} already holds the row {self._key(row)}: each is written once.")
+        if self.key_of(row) in self:
+            raise ValueError(f"{self.path} already holds the row {self.key_of(row)}: each is written once.")
         line = json.dumps(row, allow_nan=False).encode() + b"\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._cut_torn_line()
         handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
+            fcntl.flock(handle, fcntl.LOCK_EX)  # until it is closed: else one process cuts off what another one writes
+            self._cut_torn_line()
             while line:  # a short write leaves a torn line, which the next append would cut
                 line = line[os.write(handle, line) :]
             os.fsync(handle)
@@ -56,9 +57,10 @@ class Store:
             os.close(handle)
 
     def __contains__(self, key) -> bool:
-        return tuple(key) in {self._key(row) for row in self.read()}
+        return tuple(key) in {self.key_of(row) for row in self.read()}
 
-    def _key(self, row: dict) -> tuple:
+    def key_of(self, row: dict) -> tuple:
+        """The values of the row's key fields."""
         return tuple(row[name] for name in self.key)
 
     def _cut_torn_line(self) -> None:
