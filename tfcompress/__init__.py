@@ -1,4 +1,4 @@
-"""tfcompress: from a Keras model to a small, fast, verified ``.tflite`` on real Android phones.
+"""tfcompress: from a Keras model to a small, fast, verified ``.tflite`` for Android phones.
 
 What needs TensorFlow is imported when first used, so that ``tfcompress --help`` and work on files do not wait for it.
 """

@@ -3,7 +3,8 @@
 Licence: Open Data Commons Attribution 1.0 (ODC-By). Credit:
 Moody GB, Mark RG, "The impact of the MIT-BIH Arrhythmia Database", IEEE Eng in Med and Biol 20(3):45-50, 2001;
 Goldberger AL et al., "PhysioBank, PhysioToolkit, and PhysioNet", Circulation 101(23):e215-e220, 2000.
-Patient split: de Chazal P, O'Dwyer M, Reilly RB, IEEE Trans Biomed Eng 51(7):1196-1206, 2004.
+Patient split: de Chazal P, O'Dwyer M, Reilly RB, IEEE Trans Biomed Eng 51(7):1196-1206, 2004. The 48 records are of 47
+people: 201 (DS1) and 202 (DS2) are one man's, as in every paper that uses this split.
 """
 
 import os
