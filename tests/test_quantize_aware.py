@@ -268,3 +268,19 @@ def test_what_cannot_be_done_says_what_to_do():
 
     with pytest.raises(ValueError, match="subclassed"):
         quantize_aware(Own())
+
+
+def test_a_class_that_is_rounded_to_zero_still_teaches():
+    net = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, "softmax", name="d")])
+    net.get_layer("d").set_weights([np.array([[8.0, 0.0], [0.0, 8.0]], "float32"), np.zeros(2, "float32")])
+    aware = quantize_aware(net)
+    x = np.array([[1.0, 0.0]], "float32")
+    calibrate(aware, np.eye(2, dtype="float32"))
+    assert np.array(aware(x, training=False))[0, 1] == 0 < np.array(aware(x, training=True))[0, 1] < 1 / 512
+    aware.compile(keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy")
+    before = np.array(aware.trainable_variables[0])
+    aware.fit(x, np.array([1]), verbose=0)  # all wrong: its class has probability .0003, 0 in int8
+    assert np.abs(np.array(aware.trainable_variables[0]) - before).max() > 0.5
+    again = keras.models.clone_model(aware)
+    again.set_weights(aware.get_weights())
+    assert np.array_equal(again(x, training=True), aware(x, training=True))

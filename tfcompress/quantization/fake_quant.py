@@ -31,16 +31,19 @@ class FakeQuant(keras.layers.Layer):
         momentum: of the moving average of batch minima and maxima. It moves in training only, starts at the first
             batch's range, and stands still while ``layer.trainable`` is False (``freeze_ranges``).
         fence: the tensor comes from a layer that stays float: see ``Fence``.
+        final: these are probabilities that the model returns, and training sees them unrounded: the cross-entropy of a
+            class that is rounded to 0 has no gradient, and the samples that are most wrong would teach nothing.
 
     >>> x, grid = FakeQuant(fixed=(0.0, 2.55))(ops.array([-1.0, 0.014, 9.0]))
     >>> [round(float(v), 4) for v in x], [round(float(v), 4) for v in grid]
     ([0.0, 0.01, 2.55], [0.0, 2.55, 0.01])
     """
 
-    def __init__(self, bits=8, fixed=None, nonnegative=False, members=1, momentum=0.99, fence=False, **kwargs):
+    def __init__(self, bits=8, fixed=None, nonnegative=False, members=1, momentum=0.99, fence=False,
+                 final=False, **kwargs):
         super().__init__(**{"dtype": "float32", **kwargs})
         self.bits, self.fixed, self.nonnegative = bits, fixed and tuple(fixed), nonnegative
-        self.members, self.momentum, self.fence = members, momentum, fence
+        self.members, self.momentum, self.fence, self.final = members, momentum, fence, final
         self.observing = False                           # calibrate() sets it: learn the range outside training, too
 
     def build(self, input_shape=None):
@@ -68,7 +71,7 @@ class FakeQuant(keras.layers.Layer):
                 known = tf.cond(ops.max(known) > 0, lambda: known, lambda: self._batch(x)[None])
             low, high = ops.min(known[:, 0]), ops.max(known[:, 1])
         step = (high - low) / float(2**self.bits - 1)
-        return _round(x, low, high, self.bits), ops.stack([low, high, step])
+        return x if training and self.final else _round(x, low, high, self.bits), ops.stack([low, high, step])
 
     def _batch(self, x):
         x = ops.stop_gradient(x)
@@ -87,7 +90,7 @@ class FakeQuant(keras.layers.Layer):
         return keras.KerasTensor(x.shape, dtype="float32"), keras.KerasTensor((3,), dtype="float32")
 
     def get_config(self):
-        names = ("bits", "fixed", "nonnegative", "members", "momentum", "fence")
+        names = ("bits", "fixed", "nonnegative", "members", "momentum", "fence", "final")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 

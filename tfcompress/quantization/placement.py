@@ -51,7 +51,8 @@ class Placement:
                 self.tensors[value], self.grids[value] = self._share(group, value)
                 self.owners[value] = group
             else:
-                layer = FakeQuant(8, fixed, self.kind_of(value) == RELU, fence=self._fenced(value),
+                final = bool(fixed) and self.graph.is_output(value)
+                layer = FakeQuant(8, fixed, self.kind_of(value) == RELU, fence=self._fenced(value), final=final,
                                   name=self._name(value))
                 self.tensors[value], self.grids[value] = layer(self.tensors[value])
         return self.grids[value]
