@@ -95,7 +95,7 @@ _ECG = StudyConfig(
     dataset_options={"download": True},
     model="ecg_cnn",
     control=RECIPES["ecg_cnn"],
-    # These four: chosen on the patients of DS1, scripts/choose_ecg.py. One rate suits P90Q8 there, the other Q8P90.
+    # These four: chosen on the patients of DS1, scripts/choose_ecg.py, where the second rate came close to the first.
     granularity="global",
     taught=True,
     learning_rates=(1e-3, 3e-4),
