@@ -36,7 +36,7 @@ def judge(row: Result, control: Result) -> Verdict:
     zeros = (row.sparsity or 0) >= 0.3
     size = gain(control.raw_bytes, row.raw_bytes)
     zipped = gain(control.gzip_bytes, row.gzip_bytes)
-    speed = gain(control.latency_p50_us, row.latency_p50_us)
+    speed = faster(row, control)
     words = [_grade(size, zeros), _grade(zipped, zeros), _grade(speed, zeros)]
     kept = keeps_quality(row.accuracy, row.macro_f1, control.accuracy, control.macro_f1)
     overall, why = _overall(words, size, zipped, speed, zeros)
@@ -45,6 +45,13 @@ def judge(row: Result, control: Result) -> Verdict:
     elif not kept:
         overall, why = "no", f"loses {_loss(row, control)}"
     return Verdict(*words, {True: "kept", False: "lost", None: "not measured"}[kept], overall, why)
+
+
+def faster(row: Result, control: Result) -> float | None:
+    """How many times faster its median is; 1.0 where it is faster, but not in 95 % of the runs: that may be noise."""
+    times = gain(control.latency_p50_us, row.latency_p50_us)
+    sure = times is None or row.latency_p95_us is None or row.latency_p95_us <= control.latency_p50_us
+    return times if sure or times < 1 else 1.0
 
 
 def keeps_quality(accuracy, macro_f1, control_accuracy, control_macro_f1) -> bool | None:
