@@ -7,8 +7,23 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "2")
 
 import keras
 import pytest
+from small_models import normal, softmax_net
+
+from tfcompress.convert import PRECISIONS, convert_all
 
 
 @pytest.fixture(autouse=True)
 def _same_numbers_every_run():
     keras.utils.set_random_seed(7)
+
+
+@pytest.fixture(scope="session")
+def model():
+    keras.utils.set_random_seed(7)
+    return softmax_net()
+
+
+@pytest.fixture(scope="session")
+def files(model):
+    """``model`` in every precision."""
+    return convert_all(model, PRECISIONS, normal(12, 12, 3))

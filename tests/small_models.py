@@ -16,6 +16,21 @@ def image_net():
     return keras.Model(i, L.Dense(3, name="head")(L.Flatten()(x)))
 
 
+def softmax_net():
+    """Conv + BN + ReLU6 + depthwise + two dense layers, on 12x12x3 images called "image", to four "scores"."""
+    i = keras.Input((12, 12, 3), name="image")
+    x = L.Conv2D(16, 3, use_bias=False, name="conv")(i)
+    x = L.ReLU(max_value=6.0)(L.BatchNormalization()(x))
+    x = L.DepthwiseConv2D(3, activation="relu", name="depthwise")(x)
+    x = L.Dense(32, activation="relu")(L.Flatten()(x))
+    return keras.Model(i, L.Dense(4, activation="softmax", name="scores")(x))
+
+
+def normal(*shape, count=100):
+    """``count`` samples of white noise, the same ones every time."""
+    return np.random.default_rng(0).standard_normal((count, *shape)).astype("float32")
+
+
 def image_data(n=256):
     x = np.random.default_rng(0).standard_normal((n, 8, 8, 3)).astype("float32")
     return x, x.mean((1, 2)).argmax(-1)

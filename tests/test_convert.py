@@ -3,35 +3,12 @@
 import keras
 import numpy as np
 import pytest
+from small_models import normal
 
-from tfcompress.convert import PRECISIONS, TFLiteModel, convert, convert_all
+from tfcompress.convert import TFLiteModel, convert, convert_all
 
 L = keras.layers
 pytestmark = pytest.mark.filterwarnings("ignore::tfcompress.convert.CalibrationWarning")
-
-
-def image_model():
-    i = keras.Input((12, 12, 3), name="image")
-    x = L.Conv2D(16, 3, use_bias=False, name="conv")(i)
-    x = L.ReLU(max_value=6.0)(L.BatchNormalization()(x))
-    x = L.DepthwiseConv2D(3, activation="relu", name="depthwise")(x)
-    x = L.Dense(32, activation="relu")(L.Flatten()(x))
-    return keras.Model(i, L.Dense(4, activation="softmax", name="scores")(x))
-
-
-def normal(*shape, count=100):
-    return np.random.default_rng(0).standard_normal((count, *shape)).astype("float32")
-
-
-@pytest.fixture(scope="module")
-def model():
-    keras.utils.set_random_seed(7)
-    return image_model()
-
-
-@pytest.fixture(scope="module")
-def files(model):
-    return convert_all(model, PRECISIONS, normal(12, 12, 3))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from small_models import normal, softmax_net
 
 from tfcompress import Constant, Prune, compress, flatbuffer, strip
 from tfcompress.convert import ConversionError, convert, convert_all
@@ -10,28 +11,6 @@ from tfcompress.quantization.aware import calibrate, quantize_aware
 
 L = keras.layers
 pytestmark = pytest.mark.filterwarnings("ignore::tfcompress.convert.CalibrationWarning")
-
-
-def image_model():
-    i = keras.Input((12, 12, 3), name="image")
-    x = L.ReLU(max_value=6.0)(L.BatchNormalization()(L.Conv2D(8, 3, use_bias=False, name="conv")(i)))
-    x = L.DepthwiseConv2D(3, activation="relu", name="depthwise")(x)
-    return keras.Model(i, L.Dense(4, activation="softmax", name="scores")(L.Flatten()(x)))
-
-
-def normal(*shape, count=100):
-    return np.random.default_rng(0).standard_normal((count, *shape)).astype("float32")
-
-
-@pytest.fixture(scope="module")
-def model():
-    keras.utils.set_random_seed(7)
-    return image_model()
-
-
-@pytest.fixture(scope="module")
-def files(model):
-    return convert_all(model, ("float32", "int8"), normal(12, 12, 3))
 
 
 # ---- hard cases -----------------------------------------------------------------------------------------------------
@@ -156,7 +135,7 @@ def test_lambda_layers_convert():
 
 def test_a_quantization_aware_model_keeps_its_own_ranges():
     aware = pytest.importorskip("tfcompress.quantization.aware")
-    model = aware.quantize_aware(image_model())
+    model = aware.quantize_aware(softmax_net())
     x = normal(12, 12, 3)
     aware.calibrate(model, x)
     file = convert(model, "int8", x)

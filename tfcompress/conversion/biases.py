@@ -11,7 +11,6 @@ from collections import Counter
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfcompress.conversion.file import read, write
 from tfcompress.conversion.islands import operation
 
 LIMIT = 2.0**30  # steps: as TFLiteConverter, room for the sum of the products
@@ -19,18 +18,17 @@ _LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 _INTEGERS = {schema.TensorType.INT32: "<i4", schema.TensorType.INT64: "<i8"}
 
 
-def restore(content, float_content):
-    """``content``, with a larger kernel scale for every channel whose bias takes more than 2 ** 30 steps.
+def restore(model, original):
+    """A larger kernel scale, in place, for every channel whose bias takes more than 2 ** 30 steps.
 
     Args:
-        content: a file in int8 or int16x8, made from ``float_content``.
+        model: the file in int8 or int16x8, made from ``original``.
+        original: the float file.
     """
-    model = read(content)
-    originals, changed = _vectors(float_content), False
+    originals = _vectors(original)
     for graph in model.subgraphs:
         for kernel, readers in _kernels(model, graph, originals).items():
-            changed |= _widen(model, graph, graph.tensors[kernel], readers)
-    return write(model) if changed else bytes(content)
+            _widen(model, graph, graph.tensors[kernel], readers)
 
 
 def _kernels(model, graph, originals):
@@ -54,12 +52,12 @@ def _kernels(model, graph, originals):
 
 
 def _widen(model, graph, kernel, readers):
-    """Make the kernel's scales large enough for the biases of all its readers; whether any was too small."""
+    """Make the kernel's scales large enough for the biases of all its readers."""
     scale = np.asarray(kernel.quantization.scale, "float32")
     needed = np.max([np.abs(exact) / (step * LIMIT) for step, _, exact in readers], axis=0)
     wide = np.maximum(scale, needed if len(scale) > 1 else needed.max()).astype("float32")
     if (wide == scale).all():
-        return False
+        return
     axes = [1] * len(kernel.shape)
     axes[kernel.quantization.quantizedDimension if len(scale) > 1 else 0] = len(scale)
     codes = np.frombuffer(bytes(model.buffers[kernel.buffer].data), "int8").reshape(kernel.shape)
@@ -67,7 +65,6 @@ def _widen(model, graph, kernel, readers):
     for step, index, exact in readers:
         bias, steps = graph.tensors[index], wide * np.float32(step)
         _store(model, bias, np.round(exact / steps.astype("float64")).astype(_INTEGERS[bias.type]), steps)
-    return True
 
 
 def _store(model, tensor, values, scale):
@@ -79,9 +76,9 @@ def _store(model, tensor, values, scale):
         model.buffers[old].data = None
 
 
-def _vectors(content):
+def _vectors(model):
     """``{name: values}`` of the float vectors that the file holds."""
-    model, found = read(content), {}
+    found = {}
     for graph in model.subgraphs:
         for tensor in graph.tensors:
             data = model.buffers[tensor.buffer].data

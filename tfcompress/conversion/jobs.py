@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tfcompress.conversion import biases, int8_kernels, interpreter, names, recipe, rewrite, unclip
 from tfcompress.conversion.batches import load_batches, save_batches
+from tfcompress.conversion.file import read, write
 from tfcompress.conversion.worker import ConversionError
 
 
@@ -37,8 +38,10 @@ def to_float(saved_model, output):
 
     started = time.perf_counter()
     converter = tf.lite.TFLiteConverter.from_saved_model(saved_model, signature_keys=["serving_default"])
-    content = _convert(converter)
-    Path(output).write_bytes(rewrite.simplify(content))
+    model = read(_convert(converter))
+    unclip.remove_cell_clip(model)
+    rewrite.simplify(model)
+    Path(output).write_bytes(write(model))
     return time.perf_counter() - started
 
 
@@ -64,14 +67,17 @@ def to_precision(saved_model, precision, output, batches=None, io="float"):
             tf.int16 if precision == "int16x8" else tf.int8
         )
     content = _convert(converter)
-    Path(output).write_bytes(names.shorten(int8_kernels.pack(content) if precision == "qat" else content))
+    model = read(int8_kernels.pack(content) if precision == "qat" else content)
+    unclip.remove_cell_clip(model)
+    names.shorten(model)
+    Path(output).write_bytes(write(model))
     return []
 
 
 def _convert(converter):
     """Run the converter; of MLIR's pages of errors, say which operations are in the way and in which layers."""
     try:
-        return unclip.without_cell_clip(converter.convert())
+        return converter.convert()
     except Exception as error:
         text = str(error)
         if "tensor list ops" in text.lower():
@@ -96,9 +102,11 @@ def _rows(batch):
 
 def adopt(path, output):
     """Check a float ``.tflite`` file from elsewhere, give it a signature if it has none, write it to ``output``."""
-    content = recipe.with_signature(Path(path).read_bytes())
-    interpreter.Runner(content)
-    Path(output).write_bytes(rewrite.simplify(content))
+    model = read(Path(path).read_bytes())
+    recipe.add_signature(model)
+    interpreter.Runner(write(model))
+    rewrite.simplify(model)
+    Path(output).write_bytes(write(model))
 
 
 def calibrate(float_file, batches, output):
@@ -110,14 +118,16 @@ def calibrate(float_file, batches, output):
 
 def quantize(float_file, precision, output, ranges=None, io="float", keep_float=()):
     """Derive one precision from the float file. Returns notes on what fell back."""
-    original = Path(float_file).read_bytes()
-    if precision == "float32":
-        Path(output).write_bytes(names.shorten(original))
-        return []
-    content, notes = recipe.quantize(original, precision, ranges, io=io, keep_float=keep_float)
+    content, notes = Path(float_file).read_bytes(), []
+    if precision != "float32":
+        original = content
+        content, notes = recipe.quantize(original, precision, ranges, io=io, keep_float=keep_float)
+    model = read(content)
     if ranges:
-        content = rewrite.fuse_islands(biases.restore(content, original))
-    Path(output).write_bytes(names.shorten(content))
+        biases.restore(model, read(original))
+        rewrite.fuse_islands(model)
+    names.shorten(model)
+    Path(output).write_bytes(write(model))
     return notes
 
 

@@ -1,13 +1,10 @@
 """Short tensor names: TFLiteConverter joins those of all the layers it fused, 3 to 8 % of a small file's bytes."""
 
-from tfcompress.conversion.file import read, write
 
-
-def shorten(content):
-    """``content`` with one layer's name per tensor: of "a/Relu;b/add_1;c/Conv2D" a result keeps the first, a constant
+def shorten(model):
+    """One layer's name per tensor, in place: of "a/Relu;b/add_1;c/Conv2D" a result keeps the first, a constant
     the last; "_2" and so on where that is taken, in the whole file. Inputs and outputs keep theirs.
     """
-    model = read(content)
     ends = [{*graph.inputs, *graph.outputs} for graph in model.subgraphs]
     taken = {graph.tensors[i].name for graph, fixed in zip(model.subgraphs, ends, strict=True) for i in fixed}
     for graph, fixed in zip(model.subgraphs, ends, strict=True):
@@ -16,7 +13,6 @@ def shorten(content):
             tensor = graph.tensors[index]
             tensor.name = _free(tensor.name.split(b";")[0 if index in computed else -1], taken)
             taken.add(tensor.name)
-    return write(model)
 
 
 def _free(name, taken):

@@ -8,7 +8,6 @@ from ai_edge_litert import schema_py_generated as schema
 from litert_quantizer import calibrator, qtyping, quantizer, recipe_manager
 from litert_quantizer.utils import qsv_utils, tfl_flatbuffer_utils
 
-from tfcompress.conversion.file import read, write
 from tfcompress.conversion.worker import InputError
 
 SIGNATURE = "serving_default"
@@ -121,19 +120,17 @@ def check_patterns(content, patterns):
         )
 
 
-def with_signature(content):
-    """The file with a signature, so that its inputs and outputs have names (files from elsewhere may have none)."""
-    model = read(content)
+def add_signature(model):
+    """A signature, in place, so that inputs and outputs have names (files from elsewhere may have none)."""
     if any(tensor.type == schema.TensorType.INT8 for graph in model.subgraphs for tensor in graph.tensors):
         raise InputError("Expected a float .tflite file to start from. Received one that is quantized already.")
     if model.signatureDefs:
-        return bytes(content)
+        return
     graph, entry = model.subgraphs[0], schema.SignatureDefT()
     entry.signatureKey, entry.subgraphIndex = SIGNATURE.encode(), 0
     entry.inputs = [_named(graph.tensors[index], index) for index in graph.inputs]
     entry.outputs = [_named(graph.tensors[index], index) for index in graph.outputs]
     model.signatureDefs = [entry]
-    return write(model)
 
 
 def _named(tensor, index):

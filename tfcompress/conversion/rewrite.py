@@ -1,11 +1,10 @@
-"""Small rewrites of a flatbuffer: before quantization into operations the quantizer knows, after it to fuse islands."""
+"""Small rewrites of a flatbuffer, in place: before quantization into known operations, after it to fuse islands."""
 
 import copy
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfcompress.conversion.file import read, write
 from tfcompress.conversion.islands import operation
 
 # Operations that only compute sizes: removed when nobody reads them any more.
@@ -19,14 +18,12 @@ _MOVING = (
 _TYPES = {value: name for name, value in vars(schema.TensorType).items() if not name.startswith("_")}
 
 
-def simplify(content):
+def simplify(model):
     """Before quantization: every reshaping whose only free size is the batch becomes a RESHAPE to a constant.
 
     The quantizer leaves EXPAND_DIMS float, and Conv1D is full of it; a Reshape layer with a free batch becomes SHAPE,
     STRIDED_SLICE, PACK and RESHAPE, which cuts a delegate's graph in two.
     """
-    model = read(content)
-    changed = False
     for graph in model.subgraphs:
         for op in graph.operators:
             label = operation(model, op)
@@ -34,18 +31,15 @@ def simplify(content):
             sizes = _sizes(graph.tensors[op.outputs[0]]) if label == "EXPAND_DIMS" or computed else None
             if sizes is not None and sum(size < 0 for size in sizes) <= 1:
                 _make_reshape(model, graph, op, sizes)
-                changed = True
         _remove_unread(model, graph)
-    return write(model) if changed else bytes(content)
 
 
-def fuse_islands(content):
+def fuse_islands(model):
     """After static quantization: integer kernels for what the quantizer left between DEQUANTIZE and QUANTIZE.
 
     What only moves or selects values takes the integers as they are, and DEQUANTIZE comes behind it. An element-wise
     operation whose result is quantized anyway reads and writes integers. SHAPE reads integers.
     """
-    model = read(content)
     graph, operators = model.subgraphs[0], []
     integers = {}  # float tensor -> the integer tensor it was dequantized from
     readers = {}
@@ -74,11 +68,8 @@ def fuse_islands(content):
                 op.inputs, op.outputs = _array(source), behind[0].outputs
                 behind[0].outputs = _array()
                 model.operatorCodes[op.opcodeIndex].version = max(2, model.operatorCodes[op.opcodeIndex].version)
-    changed = len(operators) > len(graph.operators)
-    graph.operators, count = [op for op in operators if len(op.outputs)], len(graph.operators)
+    graph.operators = [op for op in operators if len(op.outputs)]
     _remove_unread(model, graph)
-    changed |= len(graph.operators) != count
-    return write(model) if changed else bytes(content)
 
 
 def _array(*indices):
