@@ -1,10 +1,11 @@
 """The grid of methods.md H: 17 + 1 cells, in order."""
 
+import json
 from dataclasses import replace
 
 import pytest
 
-from tfcompress.study.grid import SECOND_SIX, Prune, Quantize, cells
+from tfcompress.study.grid import SECOND_SIX, Distill, Prune, Quantize, cells
 from tfcompress.study.presets import PRESETS, StudyConfig
 
 IDS = "C0 P70 P80 P90 Q16 Q8 P70Q16 P70Q8 P80Q16 P80Q8 P90Q16 P90Q8 Q16P70 Q16P80 Q16P90 Q8P70 Q8P80 Q8P90"
@@ -17,7 +18,7 @@ def test_ids_and_order():
 @pytest.mark.parametrize("second_six", SECOND_SIX)
 def test_17_and_one_control_all_different(second_six):
     grid = cells(second_six)
-    assert len({cell.id for cell in grid}) == len({(cell.steps, cell.distilled) for cell in grid}) == 18
+    assert len({cell.id for cell in grid}) == len({(cell.steps, cell.taught) for cell in grid}) == 18
     assert [cell.id for cell in grid if not cell.steps] == ["C0"]
     assert [cell.id for cell in grid if not cell.trains] == ["C0", "Q16", "Q8"]
 
@@ -36,8 +37,6 @@ def test_unknown_second_six():
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_goes_through_json(name):
-    import json
-
     config = PRESETS[name]
     assert config.name == name
     assert StudyConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
@@ -54,7 +53,7 @@ def test_data_that_is_not_there_is_one_error_and_leaves_no_folder(tmp_path, monk
 
 
 def test_a_taught_study_teaches_the_cells_that_train_and_no_others():
-    plain, taught = PRESETS["tiny"].cells(), replace(PRESETS["tiny"], taught=True).cells()
+    plain, taught = PRESETS["tiny"].cells(), replace(PRESETS["tiny"], taught=Distill(1.0, 1.0)).cells()
     assert [cell.id for cell in taught] == [cell.id for cell in plain]
-    assert [cell.id for cell in taught if not cell.distilled] == ["C0", "Q16", "Q8"]
+    assert [cell.id for cell in taught if not cell.taught] == ["C0", "Q16", "Q8"]
     assert taught[-1].recipe == "int8 in training, then prune 90 %, taught by the control"

@@ -16,7 +16,7 @@ import pytest
 
 from tfcompress import measure
 from tfcompress.study import cell as study_cell
-from tfcompress.study.grid import Cell, Prune, Quantize
+from tfcompress.study.grid import Cell, Distill, Prune, Quantize
 from tfcompress.study.presets import PRESETS, StudyConfig, own
 from tfcompress.study.run import StudyError, report, run_study
 
@@ -162,7 +162,7 @@ def test_calibration_draws_in_turn_from_the_classes():
     "cell",
     [
         Cell("P80QAT8", (Prune(0.8), Quantize(8, in_training=True))),
-        Cell("P80Q16KD", (Prune(0.8), Quantize(16)), distilled=True),
+        Cell("P80Q16KD", (Prune(0.8), Quantize(16)), Distill()),
     ],
     ids=lambda cell: cell.id,
 )

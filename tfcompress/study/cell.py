@@ -88,17 +88,17 @@ def make_variant(config: StudyConfig, cell: Cell, control_path, splits: Splits) 
             scores = judge(file.content, splits)
             tried.append({"learning_rate": rate, "calibration": count, **scores, "file": file, "model": model})
             tried[-1]["timings"] = {"train": trained - started, "convert": time.perf_counter() - began}
-    best = min(tried, key=lambda one: (one["loss"] if config.pick_by == "loss" else -one["macro_f1"], one["loss"]))
+    best = min(tried, key=lambda one: one["loss"])
     return describe(cell, best, tried, seed, splits), best["file"].content
 
 
 def tuned(cell: Cell, control, splits, recipe, seed, granularity="unstructured"):
     """The control after the cell's training steps, in their order: what `convert` takes."""
-    model, quantized, teacher = control, None, control if cell.distilled else None
+    model, quantized = control, None
     for step in cell.steps:
         if isinstance(step, Prune):
             model = compress(model, prune.Prune(_schedule(step, splits, recipe), granularity=granularity))
-            fit(model, splits, recipe, seed, teacher)
+            fit(model, splits, recipe, seed, control, cell.taught)
         elif step.in_training:
             quantized = step
             zeros = cell.sparsity if model is not control else 0
@@ -106,7 +106,7 @@ def tuned(cell: Cell, control, splits, recipe, seed, granularity="unstructured")
             if zeros:  # the zeros that are there stay
                 model = compress(model, prune.Prune(OneShot(zeros), granularity=granularity))
             stage = recipe if zeros else replace(recipe, epochs=math.ceil(recipe.epochs / 2))
-            fit(model, splits, stage, seed, teacher)
+            fit(model, splits, stage, seed, control, cell.taught)
     if model is control or (quantized and quantized.bits == 8):
         return model
     return strip(model)
@@ -117,10 +117,10 @@ def quantize(model, bits: int):
     return quantize_aware(model) if bits == 8 else compress(model, Float16())
 
 
-def fit(model, splits, recipe, seed, teacher=None):
-    """One training stage of a compressed model; with a teacher it learns from that too."""
+def fit(model, splits, recipe, seed, teacher, taught=None):
+    """One training stage of a compressed model; `taught`: in which way by the teacher, if at all."""
     every = max(1, _steps(splits, recipe) // 100)
-    student = Distiller(model, teacher) if teacher is not None else model
+    student = Distiller(model, teacher, taught.temperature, taught.alpha) if taught else model
     training.fit(student, splits, recipe, seed=seed, callbacks=[CompressionCallback(every)])
 
 

@@ -38,12 +38,23 @@ class Quantize:
 
 
 @dataclass(frozen=True)
+class Distill:
+    """The control teaches the fine-tuning, see `Distiller`. alpha 1: it alone, without the labels."""
+
+    temperature: float = 4.0
+    alpha: float = 0.9
+
+    def __str__(self):
+        return "taught by the control" + ("" if self.alpha == 1 else " and the labels")
+
+
+@dataclass(frozen=True)
 class Cell:
-    """One variant: `steps` in the order in which they are done; `distilled`: the control teaches the fine-tuning."""
+    """One variant: `steps` in the order in which they are done; `taught`: in which way by the control, if at all."""
 
     id: str
     steps: tuple[Prune | Quantize, ...] = ()
-    distilled: bool = False
+    taught: Distill | None = None
 
     @property
     def sparsity(self) -> float:
@@ -62,13 +73,13 @@ class Cell:
     @property
     def trains(self) -> bool:
         """False for the control and for post-training quantization alone."""
-        return self.distilled or self.sparsity > 0 or bool(self.quantize and self.quantize.in_training)
+        return self.taught is not None or self.sparsity > 0 or bool(self.quantize and self.quantize.in_training)
 
     @property
     def recipe(self) -> str:
         """The steps in words."""
         words = ", then ".join(str(step) for step in self.steps) or "control: the base model, float32"
-        return words + (", taught by the control" if self.distilled else "")
+        return words + (f", {self.taught}" if self.taught else "")
 
 
 def cells(second_six: str = "reversed_order") -> tuple[Cell, ...]:
@@ -91,7 +102,7 @@ def cells(second_six: str = "reversed_order") -> tuple[Cell, ...]:
     elif second_six == "qat":
         last = [Cell(f"{percent[p]}QAT{b}", (p, Quantize(b, in_training=True))) for p in prunes for b in (16, 8)]
     elif second_six == "kd":
-        last = [Cell(f"{percent[p]}Q{b}KD", (p, Quantize(b)), distilled=True) for p in prunes for b in (16, 8)]
+        last = [Cell(f"{percent[p]}Q{b}KD", (p, Quantize(b)), Distill()) for p in prunes for b in (16, 8)]
     else:
         raise ValueError(f"Unknown second_six: received {second_six!r}, expected one of {', '.join(SECOND_SIX)}.")
     return tuple(first + last)

@@ -171,7 +171,7 @@ def _about(config: StudyConfig, rows: list[Result], facts: dict) -> dict:
     """What the report says under "What was run, and on what"."""
     first, computer = rows[0], rows[0].facts or {}
     rates = ", ".join(f"{rate:g}" for rate in config.learning_rates)
-    words = {"loss": "cross-entropy", "macro_f1": "macro-F1"}[config.pick_by]
+    picked = ", picked by cross-entropy of the .tflite file on the validation split"
     energy = {row.device for row in rows if row.energy_joules is None}
     return {
         "Data": facts["data"],
@@ -180,8 +180,8 @@ def _about(config: StudyConfig, rows: list[Result], facts: dict) -> dict:
         + ("as it came" if config.model.endswith(".keras") else f"control trained {config.control.epochs} epochs"),
         "Fine-tuning": f"{config.fine_tune.epochs} epochs from the control, each cell with its own seed; learning rate "
         f"of {rates}"
-        + (f", picked by {words} of the .tflite file on the validation split" if len(config.learning_rates) > 1 else "")
-        + ("; taught by the control's outputs and by the labels" if config.taught else ""),
+        + (picked if len(config.learning_rates) > 1 else "")
+        + (f"; {config.taught}" if config.taught else ""),
         "Pruning": "by magnitude, in every kernel but the head's; biases and normalization are not pruned. "
         + {"unstructured": "The same share of each kernel", "global": "All kernels ranked together"}[config.granularity]
         + ". Polynomial schedule (Zhu & Gupta 2017)",
