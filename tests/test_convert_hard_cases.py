@@ -6,6 +6,7 @@ import pytest
 from small_models import normal, softmax_net
 
 from tfcompress import Constant, Prune, compress, flatbuffer, strip
+from tfcompress.conversion.file import read, write
 from tfcompress.convert import ConversionError, convert, convert_all
 from tfcompress.quantization.aware import calibrate, quantize_aware
 
@@ -234,11 +235,13 @@ def test_a_pruned_channel_keeps_its_bias(kind, precision):
     if precision == "qat":
         aware = quantize_aware(model)
         calibrate(aware, x)
-        found = convert(aware, "int8").predict(x)
+        file = convert(aware, "int8")
     else:
-        found = convert(model, precision, x).predict(x)
+        file = convert(model, precision, x)
+    found = file.predict(x)
     step = np.ptp(wanted) / (2**16 if precision == "int16x8" else 2**8)
     assert np.abs(found - wanted)[..., 2:4].max() < 1.5 * step
+    assert len(write(read(file.content))) == file.size, "buffers that no tensor reads"
 
 
 def test_our_own_float_file_of_a_loop_converts_again():

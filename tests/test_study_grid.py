@@ -57,3 +57,13 @@ def test_a_taught_study_teaches_the_cells_that_train_and_no_others():
     assert [cell.id for cell in taught] == [cell.id for cell in plain]
     assert [cell.id for cell in taught if not cell.taught] == ["C0", "Q16", "Q8"]
     assert taught[-1].recipe == "int8 in training, then prune 90 %, taught by the control"
+
+
+def test_a_taught_study_of_pupils_is_refused():
+    with pytest.raises(ValueError, match="would make six of them twice"):
+        replace(PRESETS["tiny"], taught=Distill(), second_six="kd")
+    with pytest.raises(ValueError, match="is a Distill\\(temperature, alpha\\) or None. Received: True"):
+        StudyConfig.from_dict(PRESETS["tiny"].to_dict() | {"taught": True})  # as folders of older versions say
+    with pytest.raises(ValueError, match="Expected temperature > 0 and 0 < alpha <= 1"):
+        Distill(alpha=0)
+    assert cells("kd")[-1].recipe == "prune 90 %, then int8, taught by the control and the labels"

@@ -162,14 +162,29 @@ def test_calibration_draws_in_turn_from_the_classes():
     "cell",
     [
         Cell("P80QAT8", (Prune(0.8), Quantize(8, in_training=True))),
-        Cell("P80Q16KD", (Prune(0.8), Quantize(16)), Distill()),
+        Cell("P80Q16KD", (Prune(0.8), Quantize(16)), Distill(temperature=2.0, alpha=1.0)),
+        Cell("Q8P80", (Quantize(8, in_training=True), Prune(0.8)), Distill(temperature=1.0, alpha=0.5)),
     ],
     ids=lambda cell: cell.id,
 )
-def test_the_other_second_six(study, cell):
+def test_cells_taught_and_quantized_after_pruning(study, cell, monkeypatch):
+    made, distiller = [], study_cell.Distiller
+    monkeypatch.setattr(study_cell, "Distiller", lambda *args: made.append(distiller(*args)) or made[-1])
     splits = study_cell.read_data(CONFIG)
     record, _ = study_cell.make_variant(CONFIG, cell, study / "control.keras", splits)
     assert record["facts"]["pruned_sparsity"] == pytest.approx(0.8, abs=0.005)
+    stages = sum(isinstance(step, Prune) or step.in_training for step in cell.steps) if cell.taught else 0
+    assert [Distill(student.temperature, student.alpha) for student in made] == stages * [cell.taught]
+
+
+def test_the_rate_with_the_smallest_cross_entropy_on_validation_wins(study, monkeypatch):
+    scores = iter([{"loss": 0.5, "accuracy": 0.9, "macro_f1": 0.9}, {"loss": 0.2, "accuracy": 0.1, "macro_f1": 0.1}])
+    monkeypatch.setattr(study_cell, "judge", lambda content, splits: next(scores))
+    monkeypatch.setattr(study_cell, "tuned", lambda cell, control, *rest: control)
+    config, cell = replace(CONFIG, learning_rates=(0.1, 0.01)), Cell("P80", (Prune(0.8),))
+    record, _ = study_cell.make_variant(config, cell, study / "control.keras", study_cell.read_data(CONFIG))
+    assert record["learning_rate"] == 0.01 and record["facts"]["validation"]["loss"] == 0.2
+    assert [one["learning_rate"] for one in record["facts"]["tried"]] == [0.1, 0.01]
 
 
 def test_a_seed_belongs_to_the_cell_not_to_its_turn():

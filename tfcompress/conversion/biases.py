@@ -68,12 +68,12 @@ def _widen(model, graph, kernel, readers):
 
 
 def _store(model, tensor, values, scale):
-    """In a buffer of its own: equal constants may share one."""
-    model.buffers.append(schema.BufferT())
-    model.buffers[-1].data = np.frombuffer(values.tobytes(), "uint8")
-    old, tensor.buffer, tensor.quantization.scale = tensor.buffer, len(model.buffers) - 1, scale
-    if not any(other.buffer == old for graph in model.subgraphs for other in graph.tensors):
-        model.buffers[old].data = None
+    """In the tensor's buffer, or in a new one where equal constants share it."""
+    if sum(other.buffer == tensor.buffer for graph in model.subgraphs for other in graph.tensors) > 1:
+        model.buffers.append(schema.BufferT())
+        tensor.buffer = len(model.buffers) - 1
+    model.buffers[tensor.buffer].data = np.frombuffer(values.tobytes(), "uint8")
+    tensor.quantization.scale = scale
 
 
 def _vectors(model):

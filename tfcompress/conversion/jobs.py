@@ -102,9 +102,10 @@ def _rows(batch):
 
 def adopt(path, output):
     """Check a float ``.tflite`` file from elsewhere, give it a signature if it has none, write it to ``output``."""
-    model = read(Path(path).read_bytes())
+    content = Path(path).read_bytes()
+    model = read(content)
     recipe.add_signature(model)
-    interpreter.Runner(write(model))
+    interpreter.Runner(content)
     rewrite.simplify(model)
     Path(output).write_bytes(write(model))
 
@@ -118,9 +119,9 @@ def calibrate(float_file, batches, output):
 
 def quantize(float_file, precision, output, ranges=None, io="float", keep_float=()):
     """Derive one precision from the float file. Returns notes on what fell back."""
-    content, notes = Path(float_file).read_bytes(), []
+    original, notes = Path(float_file).read_bytes(), []
+    content = original
     if precision != "float32":
-        original = content
         content, notes = recipe.quantize(original, precision, ranges, io=io, keep_float=keep_float)
     model = read(content)
     if ranges:

@@ -117,7 +117,7 @@ def quantize(model, bits: int):
     return quantize_aware(model) if bits == 8 else compress(model, Float16())
 
 
-def fit(model, splits, recipe, seed, teacher, taught=None):
+def fit(model, splits, recipe, seed, teacher, taught):
     """One training stage of a compressed model; `taught`: in which way by the teacher, if at all."""
     every = max(1, _steps(splits, recipe) // 100)
     student = Distiller(model, teacher, taught.temperature, taught.alpha) if taught else model

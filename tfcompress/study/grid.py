@@ -39,10 +39,14 @@ class Quantize:
 
 @dataclass(frozen=True)
 class Distill:
-    """The control teaches the fine-tuning, see `Distiller`. alpha 1: it alone, without the labels."""
+    """The control teaches the fine-tuning: what `Distiller` takes. alpha 1: it alone, without the labels."""
 
     temperature: float = 4.0
     alpha: float = 0.9
+
+    def __post_init__(self):
+        if not (self.temperature > 0 and 0 < self.alpha <= 1):
+            raise ValueError(f"Expected temperature > 0 and 0 < alpha <= 1. Received: {self!r}.")
 
     def __str__(self):
         return "taught by the control" + ("" if self.alpha == 1 else " and the labels")
@@ -73,7 +77,7 @@ class Cell:
     @property
     def trains(self) -> bool:
         """False for the control and for post-training quantization alone."""
-        return self.taught is not None or self.sparsity > 0 or bool(self.quantize and self.quantize.in_training)
+        return self.sparsity > 0 or bool(self.quantize and self.quantize.in_training)
 
     @property
     def recipe(self) -> str:

@@ -50,6 +50,8 @@ class StudyConfig:
     def __post_init__(self):
         if not self.learning_rates or not self.calibration:
             raise ValueError("Expected at least one of learning_rates and one of calibration. Received none.")
+        if not isinstance(self.taught, Distill | None):
+            raise ValueError(f"`taught` is a Distill(temperature, alpha) or None. Received: {self.taught!r}.")
         if self.taught and self.second_six == "kd":
             raise ValueError("`taught` teaches every cell, so second_six='kd' would make six of them twice.")
         known = [cell.id for cell in cells(self.second_six)]
@@ -72,7 +74,7 @@ class StudyConfig:
     @classmethod
     def from_dict(cls, values: dict) -> "StudyConfig":
         values = dict(values, control=Recipe(**values["control"]), fine_tune=Recipe(**values["fine_tune"]))
-        if values["taught"]:
+        if isinstance(values.get("taught"), dict):
             values["taught"] = Distill(**values["taught"])
         known = {field.name for field in dataclasses.fields(cls)}  # a folder's config.json holds `files` too
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known})
@@ -94,7 +96,7 @@ _ECG = StudyConfig(
     dataset_options={"download": True},
     model="ecg_cnn",
     control=RECIPES["ecg_cnn"],
-    # These four: chosen on the patients of DS1, scripts/choose_ecg.py.
+    # These four: chosen with this net on the patients of DS1, scripts/choose_ecg.py.
     granularity="global",
     taught=Distill(temperature=1.0, alpha=1.0),
     learning_rates=(1e-3, 3e-3),
