@@ -30,6 +30,7 @@ class Placement:
         self.source = {v: n for n in graph.nodes for v in n.outputs}
         self.inputs, self.tensors = graph.symbolic_inputs()
         self.grids = {}                                  # Value -> its [low, high, step] tensor
+        self.units = {}                                  # Value -> the step of its integer sums, a channel
         self.wrapped, self.used = {}, {n.layer.name for n in graph.nodes}
         self.groups = self._groups()                     # Value -> the _Group whose range it shares
         self.owners = {}                                 # Value -> the _Group it was rounded by
@@ -54,7 +55,7 @@ class Placement:
                 final = bool(fixed) and self.graph.is_output(value)
                 layer = FakeQuant(8, fixed, self.kind_of(value) == RELU, fence=self._fenced(value), final=final,
                                   name=self._name(value))
-                self.tensors[value], self.grids[value] = layer(self.tensors[value])
+                self.tensors[value], self.grids[value] = layer(self.tensors[value], unit=self.units.get(value))
         return self.grids[value]
 
     def _share(self, group, value):
@@ -63,7 +64,7 @@ class Placement:
             fence = any(self._fenced(v) for v in group.values)
             group.layer = FakeQuant(8, None, positive, group.size, fence=fence, name=self._name(value))
         group.calls += 1
-        return group.layer(self.tensors[value], member=group.calls - 1)
+        return group.layer(self.tensors[value], member=group.calls - 1, unit=self.units.get(value))
 
     def _name(self, value):
         inputs = dict((v, "input" if len(self.graph.inputs) == 1 else name) for name, v in self.graph.inputs)
@@ -119,7 +120,9 @@ class Placement:
         layer = node.layer
         if not isinstance(layer, ChannelAffine):
             layer = self._wrap(layer, lambda: with_bias(node.layer, value.shape), IntegerKernel)
-        self.tensors[node.outputs[0]] = layer(self.tensors[value], grid)
+            self.tensors[node.outputs[0]], self.units[node.outputs[0]] = layer(self.tensors[value], grid)
+        else:
+            self.tensors[node.outputs[0]] = layer(self.tensors[value], grid)
         self._result(node)
 
     def _binary(self, node):
@@ -134,9 +137,12 @@ class Placement:
         self.quantize(node.outputs[0])
 
     def _relu(self, node):
-        if self.kind_of(node.inputs[0]) not in (KERNEL, BINARY, FLOAT):
-            self.quantize(node.inputs[0])
+        value = node.inputs[0]
+        if self.kind_of(value) not in (KERNEL, BINARY, FLOAT):
+            self.quantize(value)
         call(node, self.tensors)
+        if value in self.units and value not in self.grids:
+            self.units[node.outputs[0]] = self.units[value]
         self.quantize(node.outputs[0])
 
     def _fixed(self, node):
