@@ -100,11 +100,12 @@ def test_int8_file_equals_the_model(name):
     assert equal >= 0.99 and worst <= 1, (equal, worst)
 
 
-def test_a_chain_of_kernels_is_equal_to_the_last_bit():
+def test_kernels_and_sums_are_equal_to_the_last_bit():
     inputs = keras.Input((10, 10, 3))
     x = norm(L.Conv2D(16, 3, padding="same", use_bias=False)(inputs))
     x = L.ReLU(6.0)(L.BatchNormalization()(L.DepthwiseConv2D(3, padding="same", use_bias=False)(x)))
-    model = quantize_aware(trained(keras.Model(inputs, L.Dense(24)(L.Conv2D(32, 1)(x)))))
+    x = L.ReLU()(L.Add()([x, L.BatchNormalization()(L.Conv2D(16, 1, use_bias=False)(x))]))
+    model = quantize_aware(trained(keras.Model(inputs, L.Dense(24)(L.Conv2D(32, 1)(x) + L.Conv2D(32, 1)(x)))))
     images = np.random.default_rng(4).standard_normal((1000, 10, 10, 3)).astype("float32")
     calibrate(model, images[:100])
     assert File(file_of(bake_aware(model))).agreement(model, images) == (1.0, 0)  # 2.4 million codes

@@ -12,16 +12,22 @@ def _round(x, low, high, bits):
     return tf.quantization.fake_quant_with_min_max_vars(x, low, high, num_bits=bits)
 
 
-def _codes(x, step, unit=None):
-    """``x / step`` by the float32 operations of XNNPACK; for ``x = sums * unit`` that is ``sums * (unit / step)``.
-
-    In another order ties fall otherwise: one code in a million, which six residual blocks spread to 1 % of the logits.
-    """
-    codes = x * (1.0 / step)
-    if unit is None:
-        return codes
+# The arithmetic of XNNPACK, operation by operation. In another order ties fall otherwise: one code in a million, which
+# six residual blocks spread to 1 % of the logits.
+def _rescaled(x, unit, step):
+    """``x / step`` where ``x = sums * unit``, the integer sums of a kernel; a channel of zeros has ``unit`` 0."""
     safe = ops.where(unit > 0, unit, 1.0)
-    return ops.where(unit > 0, ops.round(x / safe) * (safe / step), codes)
+    return ops.where(unit > 0, ops.round(x / safe) * (safe / step), x * (1.0 / step))
+
+
+def _sum(terms, step):
+    """Rounded codes of ``a + b``, ``terms = [(a, grid_a), (b, grid_b)]``: codes times whole numbers, shifted."""
+    ratios = [grid[2] / step for _, grid in terms]
+    exponent = tf.bitwise.right_shift(tf.bitcast(tf.maximum(*ratios), "int32"), 23) - 127
+    scale = 2.0 ** ops.cast(20 - exponent, "float64")
+    total = sum(ops.cast(ops.round(x / grid[2]), "float64") * ops.round(ops.cast(ratio, "float64") * scale)
+                for (x, grid), ratio in zip(terms, ratios, strict=True))
+    return ops.cast(ops.floor(total / scale + 0.5), "float32")
 
 
 @serializable
@@ -32,8 +38,9 @@ class FakeQuant(keras.layers.Layer):
     zero is exact. Gradient: that of ``x`` inside the range, 0 outside (Jacob et al. 2018, arXiv:1712.05877).
 
     Input: any shape, float32. Output: ``(x', grid)``; ``grid`` is the tensor ``[low, high, s]``, for the layers that
-    compute on ``x'`` and round to multiples of its step. ``unit`` is the step of the integer sums that an
-    ``IntegerKernel`` made, one a channel: with it, inference rounds them as XNNPACK does, to the last bit.
+    compute on ``x'`` and round to multiples of its step. In inference it rounds as XNNPACK does, to the last bit: what
+    an ``IntegerKernel`` made (``unit`` is the step of its integer sums, one a channel), and the sum of two tensors
+    (``terms``: both, each with its grid).
 
     Args:
         bits: 2..16.
@@ -72,7 +79,7 @@ class FakeQuant(keras.layers.Layer):
         known = read(self.range)
         return float(known[:, 0].min()), float(known[:, 1].max())
 
-    def call(self, x, member=0, unit=None, training=False):
+    def call(self, x, member=0, unit=None, terms=None, training=False):
         if self.fixed:
             low, high = (ops.convert_to_tensor(v, "float32") for v in self.fixed)
         else:
@@ -88,7 +95,8 @@ class FakeQuant(keras.layers.Layer):
             return x if self.final else _round(x, low, high, self.bits), ops.stack([low, high, step])
         step = ops.cast((ops.cast(high, "float64") - ops.cast(low, "float64")) / (2**self.bits - 1), "float32")
         zero = ops.round(-low / step)
-        codes = ops.clip(ops.round(_codes(x, step, unit)), -zero, 2.0**self.bits - 1 - zero)
+        codes = _sum(terms, step) if terms else _rescaled(x, unit, step) if unit is not None else x * (1.0 / step)
+        codes = ops.clip(ops.round(codes), -zero, 2.0**self.bits - 1 - zero)
         return straight_through(ops.clip(x, low, high), codes * step), ops.stack([low, high, step])
 
     def _batch(self, x):
@@ -104,7 +112,7 @@ class FakeQuant(keras.layers.Layer):
             return moved[None]
         return ops.where(ops.arange(self.members)[:, None] == member, moved, known)
 
-    def compute_output_spec(self, x, member=0, unit=None, training=False):
+    def compute_output_spec(self, x, member=0, unit=None, terms=None, training=False):
         return keras.KerasTensor(x.shape, dtype="float32"), keras.KerasTensor((3,), dtype="float32")
 
     def get_config(self):

@@ -30,7 +30,7 @@ class Placement:
         self.source = {v: n for n in graph.nodes for v in n.outputs}
         self.inputs, self.tensors = graph.symbolic_inputs()
         self.grids = {}                                  # Value -> its [low, high, step] tensor
-        self.units = {}                                  # Value -> the step of its integer sums, a channel
+        self.exact = {}                                  # Value -> of what it was made: arguments for its FakeQuant
         self.wrapped, self.used = {}, {n.layer.name for n in graph.nodes}
         self.groups = self._groups()                     # Value -> the _Group whose range it shares
         self.owners = {}                                 # Value -> the _Group it was rounded by
@@ -55,7 +55,7 @@ class Placement:
                 final = bool(fixed) and self.graph.is_output(value)
                 layer = FakeQuant(8, fixed, self.kind_of(value) == RELU, fence=self._fenced(value), final=final,
                                   name=self._name(value))
-                self.tensors[value], self.grids[value] = layer(self.tensors[value], unit=self.units.get(value))
+                self.tensors[value], self.grids[value] = layer(self.tensors[value], **self.exact.get(value, {}))
         return self.grids[value]
 
     def _share(self, group, value):
@@ -64,7 +64,7 @@ class Placement:
             fence = any(self._fenced(v) for v in group.values)
             group.layer = FakeQuant(8, None, positive, group.size, fence=fence, name=self._name(value))
         group.calls += 1
-        return group.layer(self.tensors[value], member=group.calls - 1, unit=self.units.get(value))
+        return group.layer(self.tensors[value], member=group.calls - 1, **self.exact.get(value, {}))
 
     def _name(self, value):
         inputs = dict((v, "input" if len(self.graph.inputs) == 1 else name) for name, v in self.graph.inputs)
@@ -120,7 +120,8 @@ class Placement:
         layer = node.layer
         if not isinstance(layer, ChannelAffine):
             layer = self._wrap(layer, lambda: with_bias(node.layer, value.shape), IntegerKernel)
-            self.tensors[node.outputs[0]], self.units[node.outputs[0]] = layer(self.tensors[value], grid)
+            self.tensors[node.outputs[0]], unit = layer(self.tensors[value], grid)
+            self.exact[node.outputs[0]] = {"unit": unit}
         else:
             self.tensors[node.outputs[0]] = layer(self.tensors[value], grid)
         self._result(node)
@@ -129,6 +130,8 @@ class Placement:
         for value in node.inputs:
             self.quantize(value)
         call(node, self.tensors)
+        if type(node.layer).__name__ == "Add" and len(node.inputs) == 2:
+            self.exact[node.outputs[0]] = {"terms": [(self.tensors[v], self.grids[v]) for v in node.inputs]}
         self._result(node)
 
     def _unary(self, node):
@@ -141,8 +144,8 @@ class Placement:
         if self.kind_of(value) not in (KERNEL, BINARY, FLOAT):
             self.quantize(value)
         call(node, self.tensors)
-        if value in self.units and value not in self.grids:
-            self.units[node.outputs[0]] = self.units[value]
+        if value in self.exact and value not in self.grids:
+            self.exact[node.outputs[0]] = self.exact[value]
         self.quantize(node.outputs[0])
 
     def _fixed(self, node):
