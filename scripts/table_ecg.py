@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from android_bench.result import Result
+from tfcompress.study.grid import cells
 from tfcompress.study.presets import PRESETS, StudyConfig
 from tfcompress.study.report import headline
 from tfcompress.study.run import run_study
@@ -59,7 +60,7 @@ def table(rows: list[dict]) -> str:
         control = {row["study_seed"]: row for row in mine if row["id"] == "C0"}
         lines += [f"## {net}, seeds {', '.join(map(str, seeds))}: mean ± sd", ""]
         lines += ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
-        for id in dict.fromkeys(row["id"] for row in mine):
+        for id in (cell.id for cell in cells() if any(row["id"] == cell.id for row in mine)):
             cell = [row for row in mine if row["id"] == id]
             lines.append("| " + " | ".join(values(id, cell, [control[row["study_seed"]] for row in cell])) + " |")
         lines += ["", *picks(mine, seeds), ""]
@@ -120,6 +121,6 @@ if __name__ == "__main__":
             folder = Path("runs/table_ecg") / study.name
             run_study(study, folder, workers=options.workers)
             collect(store, net, seed, folder)
-            rows = sorted(store.read(), key=lambda row: row["net"])  # stable: seeds and cells stay in order
+            rows = sorted(store.read(), key=lambda row: (row["net"], row["study_seed"]))
             write_file(RESULTS / "table_ecg.md", table(rows).encode())
             print(table(rows), flush=True)
