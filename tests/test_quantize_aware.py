@@ -111,6 +111,40 @@ def test_kernels_and_sums_are_equal_to_the_last_bit():
     assert File(file_of(bake_aware(model))).agreement(model, images) == (1.0, 0)  # 2.4 million codes
 
 
+def relu_of_a_sum_in_a_wider_group(x):
+    a, b, c = L.Conv2D(4, 3, padding="same")(x), L.Conv2D(4, 1)(x), L.Conv2D(4, 1)(x)
+    return L.Concatenate()([L.ReLU()(L.Add()([a, b])), c])
+
+
+def sum_of_an_image_and_a_vector(x):
+    x = L.Conv2D(4, 3, padding="same")(x)
+    return L.Add()([x, L.Dense(4)(L.GlobalAveragePooling2D()(x))])
+
+
+@pytest.mark.parametrize("body", [relu_of_a_sum_in_a_wider_group, sum_of_an_image_and_a_vector])
+def test_sums_in_odd_places(body):
+    model = quantize_aware(keras.Model(i := keras.Input((10, 10, 3)), body(i)))
+    calibrate(model, IMAGE)
+    equal, worst = File(file_of(bake_aware(model))).agreement(model, IMAGE[:10])  # as many samples as columns
+    assert equal > 0.999 and worst <= 1, (equal, worst)
+
+
+def test_a_symmetric_range_has_the_zero_of_the_file():
+    x = np.clip(np.random.default_rng(0).uniform(-2.625, 2.625, (256, 12)), -2.5, 2.5).astype("float32")
+    model = quantize_aware(keras.Model(i := keras.Input((12,)), L.Dense(4)(i)))
+    calibrate(model, x)
+    assert File(file_of(bake_aware(model))).agreement(model, x) == (1.0, 0)
+
+
+def test_an_activity_regularizer_sees_real_values_in_evaluation():
+    body = L.Conv2D(4, 3, activity_regularizer=keras.regularizers.L2(1e-3))
+    model = aware(body, IMAGE)
+    model(IMAGE, training=True)
+    trained_loss = float(sum(model.losses))
+    model(IMAGE, training=False)
+    assert float(sum(model.losses)) == pytest.approx(trained_loss, rel=0.01)
+
+
 def test_activations_that_xnnpack_approximates_differ_by_one_step():
     model = aware(coarse, IMAGE)
     equal, worst = File(file_of(bake_aware(model))).agreement(model, IMAGE)

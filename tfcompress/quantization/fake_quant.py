@@ -12,6 +12,13 @@ def _round(x, low, high, bits):
     return tf.quantization.fake_quant_with_min_max_vars(x, low, high, num_bits=bits)
 
 
+def _grid(low, high, bits):
+    """Step, and codes from ``low`` to zero, in float64 as the converter: of +-2.5 the file's zero is 128, not 127."""
+    low, high = ops.cast(low, "float64"), ops.cast(high, "float64")
+    step = (high - low) / (2**bits - 1)
+    return ops.cast(step, "float32"), ops.cast(ops.floor(0.5 - low / step), "float32")
+
+
 # The arithmetic of XNNPACK, operation by operation. In another order ties fall otherwise: one code in a million, which
 # six residual blocks spread to 1 % of the logits.
 def _rescaled(x, unit, step):
@@ -93,8 +100,7 @@ class FakeQuant(keras.layers.Layer):
         if training:
             step = (high - low) / float(2**self.bits - 1)
             return x if self.final else _round(x, low, high, self.bits), ops.stack([low, high, step])
-        step = ops.cast((ops.cast(high, "float64") - ops.cast(low, "float64")) / (2**self.bits - 1), "float32")
-        zero = ops.round(-low / step)
+        step, zero = _grid(low, high, self.bits)
         codes = _sum(terms, step) if terms else _rescaled(x, unit, step) if unit is not None else x * (1.0 / step)
         codes = ops.clip(ops.round(codes), -zero, 2.0**self.bits - 1 - zero)
         return straight_through(ops.clip(x, low, high), codes * step), ops.stack([low, high, step])
@@ -141,7 +147,7 @@ class IntegerAverage(keras.layers.Wrapper):
         if isinstance(self.layer, keras.layers.UpSampling2D):
             rounded = ops.floor(mean + 0.5)
         else:
-            zero = ops.round(-grid[0] / grid[2]) - 2.0**(self.bits - 1)
+            zero = _grid(grid[0], grid[1], self.bits)[1] - 2.0**(self.bits - 1)
             rounded = ops.sign(mean + zero) * ops.floor(ops.abs(mean + zero) + 0.5) - zero
         return straight_through(mean, rounded) * grid[2]
 

@@ -42,7 +42,7 @@ class IntegerKernel(Compressed):
         kernel = self.methods["kernel"].apply(slot.tensor(), slot.values())
         bias, grid = self.layer.bias.value, ops.stop_gradient(grid)
         peak = ops.stop_gradient(ops.max(ops.abs(kernel), axis=list(range(len(kernel.shape) - 1))))
-        if training:
+        if training or self.layer.activity_regularizer is not None:     # that one must see real values
             step = grid[2] * peak / LEVELS
             return self._run(inputs, kernel, round_bias(bias, step)), step
         size = peak / LEVELS

@@ -130,7 +130,8 @@ class Placement:
         for value in node.inputs:
             self.quantize(value)
         call(node, self.tensors)
-        if type(node.layer).__name__ == "Add" and len(node.inputs) == 2:
+        same_rank = len({len(v.shape) for v in node.inputs}) == 1    # Keras aligns other ranks in its own way
+        if type(node.layer).__name__ == "Add" and len(node.inputs) == 2 and same_rank:
             self.exact[node.outputs[0]] = {"terms": [(self.tensors[v], self.grids[v]) for v in node.inputs]}
         self._result(node)
 
@@ -144,8 +145,9 @@ class Placement:
         if self.kind_of(value) not in (KERNEL, BINARY, FLOAT):
             self.quantize(value)
         call(node, self.tensors)
-        if value in self.exact and value not in self.grids:
-            self.exact[node.outputs[0]] = self.exact[value]
+        made = self.exact.get(value, {}) if value not in self.grids else {}
+        if made and not ("terms" in made and node.outputs[0] in self.groups):    # a wider range would not clip the sum
+            self.exact[node.outputs[0]] = made
         self.quantize(node.outputs[0])
 
     def _fixed(self, node):
