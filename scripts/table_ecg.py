@@ -47,7 +47,7 @@ def spread(values, digits: int, scale: float = 1.0) -> str:
 
 
 COLUMNS = (
-    "cell", "accuracy %", "macro-F1", "macro-F1 - float's", "recalls N/S/V/F %", "bytes", "gzip",
+    "cell", "seeds", "accuracy %", "macro-F1", "macro-F1 - float's", "recalls N/S/V/F %", "bytes", "gzip",
     "saved: file vs .keras with slots", "saved: file vs float .tflite", "saved: gzip vs float .tflite", "p50 µs",
 )  # fmt: skip
 
@@ -78,6 +78,7 @@ def values(id: str, cell: list[dict], control: list[dict]) -> list[str]:
     )
     return [
         id,
+        str(len(cell)),
         spread([row["accuracy"] for row in cell], 2, 100),
         spread([row["macro_f1"] for row in cell], 3),
         spread([row["macro_f1"] - base["macro_f1"] for row, base in pairs], 4),
