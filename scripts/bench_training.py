@@ -1,10 +1,11 @@
 """Time of one training step: plain, pruned and quantization-aware models, ours beside TFMOT, on the same nets.
 
-    python scripts/bench_training.py       # one run, each tool in its own process, in turn; prints the table
+    python scripts/bench_training.py       # two processes, one a tool, take turns round by round; prints the table
 
-Milliseconds a step: wall clock (best round's median) and processor time of all threads (median), which other work on
-the computer disturbs less. "rel" is processor time over that of the same tool's plain model, the models taken in turn.
-Rows: scripts/results/training_steps.jsonl, one a tool, net and run.
+Milliseconds a step, medians over the rounds: wall clock, and processor time of all threads, which other work on the
+computer disturbs less. "rel" is processor time over that of the same tool's plain model. "ours / TFMOT": wall clock of
+neighbouring rounds, their median ratio and quartiles; below 1, ours is faster.
+Rows: scripts/results/training_steps.jsonl, one a net and run.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -59,26 +61,35 @@ def ours(net):
     import keras
 
     from tfcompress import CompressionCallback, Polynomial, Prune, compress, quantize_aware
+
     plain = NETS[net](keras)
     pruned = compress(plain, Prune(Polynomial(0.8, 0, 10_000)))
-    return keras, {"plain": (plain, []), "pruned": (pruned, [CompressionCallback(100)]),
-                   "aware": (quantize_aware(plain), [])}
+    return keras, {
+        "plain": (plain, []),
+        "pruned": (pruned, [CompressionCallback(100)]),
+        "aware": (quantize_aware(plain), []),
+    }
 
 
 def tfmot(net):
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
     import tensorflow_model_optimization as tfmot
     import tf_keras as keras
+
     plain = NETS[net](keras)
     schedule = tfmot.sparsity.keras.PolynomialDecay(0.0, 0.8, 0, 10_000, frequency=100)
     pruned = tfmot.sparsity.keras.prune_low_magnitude(plain, schedule)
-    return keras, {"plain": (plain, []), "pruned": (pruned, [tfmot.sparsity.keras.UpdatePruningStep()]),
-                   "aware": (tfmot.quantization.keras.quantize_model(plain), [])}
+    return keras, {
+        "plain": (plain, []),
+        "pruned": (pruned, [tfmot.sparsity.keras.UpdatePruningStep()]),
+        "aware": (tfmot.quantization.keras.quantize_model(plain), []),
+    }
 
 
-def child(tool, net, rounds, steps):
-    """Print the row of one tool: step times in milliseconds, models taken in turn."""
+def child(tool, net, steps):
+    """Print "ready", then a round for each line of stdin: `{model: [wall ms, processor ms]}`, medians of its steps."""
     import numpy as np
+
     keras, models = {"tfcompress": ours, "tfmot": tfmot}[tool](net)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(BATCH * steps, 32, 32, 3)).astype("float32")
@@ -92,51 +103,98 @@ def child(tool, net, rounds, steps):
             wall, busy = self.start
             times.append((1e3 * (time.perf_counter() - wall), 1e3 * (time.process_time() - busy)))
 
-    medians = {name: [] for name in models}
     for model, callbacks in models.values():
         model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         times = []
-        model.fit(x[:BATCH * WARM_UP], y[:BATCH * WARM_UP], BATCH, verbose=0, callbacks=[Clock(), *callbacks])
-    for _ in range(rounds):
+        model.fit(x[: BATCH * WARM_UP], y[: BATCH * WARM_UP], BATCH, verbose=0, callbacks=[Clock(), *callbacks])
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        answer = {}
         for name, (model, callbacks) in models.items():
             times = []
             model.fit(x, y, BATCH, verbose=0, callbacks=[Clock(), *callbacks])
-            medians[name].append([statistics.median(t) for t in zip(*times, strict=True)])
-    row = {"tool": tool, "net": net, "batch": BATCH, "rounds": rounds, "steps": steps, "threads": os.cpu_count()}
-    for name, values in medians.items():
-        ratios = [a[1] / b[1] for a, b in zip(values, medians["plain"], strict=True)]
-        row[name] = {"wall_ms": round(min(v[0] for v in values), 2),
-                     "cpu_ms": round(statistics.median(v[1] for v in values), 2),
-                     "relative": round(statistics.median(ratios), 3)}
-    print(json.dumps(row))
+            answer[name] = [statistics.median(t) for t in zip(*times, strict=True)]
+        print(json.dumps(answer), flush=True)
+
+
+class Tool:
+    """One tool in its own process, which works only when it is asked for a round."""
+
+    def __init__(self, name, net, steps):
+        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        environment.pop("TF_USE_LEGACY_KERAS", None)
+        self.name, self.errors = name, tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, name, net, str(steps)], env=environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors)  # fmt: skip
+        self.answer("ready")
+
+    def answer(self, start):
+        for line in self.process.stdout:
+            if line.startswith(start):
+                return line
+        self.errors.seek(0)
+        raise SystemExit(f"{self.name} failed:\n{self.errors.read()[-3000:]}")
+
+    def round(self):
+        print(file=self.process.stdin, flush=True)
+        return json.loads(self.answer("{"))
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def measure(net, rounds, steps):
+    """The row of one net: both tools, and the ratio of their neighbouring rounds."""
+    tools = [Tool(name, net, steps) for name in ("tfcompress", "tfmot")]
+    seen = {tool.name: [] for tool in tools}
+    for turn in range(rounds):
+        for tool in tools[:: 1 if turn % 2 else -1]:
+            seen[tool.name].append(tool.round())
+    for tool in tools:
+        tool.close()
+    row = {"net": net, "batch": BATCH, "rounds": rounds, "steps": steps, "threads": os.cpu_count()}
+    for tool, answers in seen.items():
+        row[tool] = {name: summary(answers, name) for name in MODELS}
+    pairs = list(zip(seen["tfcompress"], seen["tfmot"], strict=True))
+    for name in MODELS:
+        quartiles = statistics.quantiles(mine[name][0] / theirs[name][0] for mine, theirs in pairs)
+        row.setdefault("ours_over_tfmot", {})[name] = [round(value, 3) for value in quartiles]
+    return row
+
+
+def summary(answers, name):
+    return {
+        "wall_ms": round(statistics.median(answer[name][0] for answer in answers), 2),
+        "cpu_ms": round(statistics.median(answer[name][1] for answer in answers), 2),
+        "relative": round(statistics.median(answer[name][1] / answer["plain"][1] for answer in answers), 3),
+    }
+
+
+def line(first, cells):
+    print(f"{first:22}" + "".join(f" | {cell:>21}" for cell in cells), flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--steps", type=int, default=20)
     options = parser.parse_args()
     ROWS.parent.mkdir(exist_ok=True)
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    environment.pop("TF_USE_LEGACY_KERAS", None)
-    print(f"{'net':10} {'tool':11}" + "".join(f" | {name:6} wall    cpu    rel" for name in MODELS)
-          + f"   (ms a step of {BATCH})")
+    line(f"ms a step of {BATCH}", [f"{name}: wall cpu rel" for name in MODELS])
     for net in NETS:
+        row = measure(net, options.rounds, options.steps)
+        with ROWS.open("a") as file:
+            file.write(json.dumps({**row, "run": time.strftime("%Y-%m-%dT%H:%M:%S")}) + "\n")
         for tool in ("tfcompress", "tfmot"):
-            command = [sys.executable, __file__, tool, net, str(options.rounds), str(options.steps)]
-            result = subprocess.run(command, env=environment, capture_output=True, text=True)
-            if result.returncode:
-                raise SystemExit(f"{tool} failed:\n{result.stderr[-3000:]}")
-            row = json.loads(result.stdout.splitlines()[-1])
-            with ROWS.open("a") as file:
-                file.write(json.dumps({**row, "run": time.strftime("%Y-%m-%dT%H:%M:%S")}) + "\n")
-            print(f"{net:10} {tool:11}" + "".join(
-                f" | {row[name]['wall_ms']:11.2f} {row[name]['cpu_ms']:6.1f} {row[name]['relative']:6.3f}"
-                for name in MODELS), flush=True)
+            line(f"{net} {tool}", ["{wall_ms:.2f} {cpu_ms:.1f} {relative:.3f}".format(**row[tool][m]) for m in MODELS])
+        ratios = row["ours_over_tfmot"].values()
+        line("ours / TFMOT", [f"{middle:.3f} ({low:.3f}-{high:.3f})" for low, middle, high in ratios])
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 5 and sys.argv[1] in ("tfcompress", "tfmot"):
-        child(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    if len(sys.argv) == 4 and sys.argv[1] in ("tfcompress", "tfmot"):
+        child(sys.argv[1], sys.argv[2], int(sys.argv[3]))
     else:
         main()
