@@ -29,7 +29,7 @@ FOLDS = (ecg.VALIDATION, *(tuple(OTHERS[start::3]) for start in range(3)))
 CONFIG = PRESETS["ecg_full"]
 CHOSEN = {
     "granularity": CONFIG.granularity, "rate": CONFIG.learning_rates[0], "alpha": CONFIG.taught.alpha,
-    "temperature": CONFIG.taught.temperature, "epochs": CONFIG.fine_tune.epochs,
+    "temperature": CONFIG.taught.temperature, "epochs": CONFIG.fine_tune.epochs, "mixup": CONFIG.fine_tune.mixup,
 }  # fmt: skip
 CHANGES = (
     {}, {"granularity": "unstructured"}, {"rate": 3e-4}, {"rate": 3e-3}, {"epochs": 16},
@@ -61,7 +61,7 @@ def run_fold(fold: int, store: Store) -> None:
     for way in missing:
         cell = next(cell for cell in cells() if cell.id == way["cell"])
         cell = replace(cell, taught=Distill(way["temperature"], way["alpha"]) if way["alpha"] else None)
-        recipe = replace(CONFIG.fine_tune, learning_rate=way["rate"], epochs=way["epochs"])
+        recipe = replace(CONFIG.fine_tune, learning_rate=way["rate"], epochs=way["epochs"], mixup=way["mixup"])
         model = study_cell.tuned(cell, control, splits, recipe, 0, way["granularity"])
         store.append({"fold": fold, **way} | compare(model, expected, splits))
         print(json.dumps(way), flush=True)
@@ -74,16 +74,18 @@ def distance(rows: list[dict]) -> float:
 
 
 def table(rows: list[dict]) -> str:
-    lines = ["cell   granularity   rate   teacher  T    epochs  folds  KL      accuracy %  macro-F1  F1 of N, S, V, F"]
+    lines = [
+        "cell   granularity   rate   teacher  T    epochs  mixup  folds  KL      accuracy %  macro-F1  F1 of N, S, V, F"
+    ]
     groups = {}
     for row in rows:
         groups.setdefault(tuple(row[name] for name in KEY[1:]), []).append(row)
     for way, mine in sorted(groups.items(), key=lambda group: (group[0][0], distance(group[1]))):
         total = sum(np.array(row["counts"]) for row in mine)
         f1 = 2 * np.diag(total) / (total.sum(0) + total.sum(1))
-        cell, granularity, rate, alpha, temperature, epochs = ("" if value is None else value for value in way)
+        cell, granularity, rate, alpha, temperature, epochs, mixup = ("" if value is None else value for value in way)
         lines.append(
-            f"{cell:6} {granularity:13} {rate:<6} {alpha:<8} {temperature:<4} {epochs:<7} {len(mine):<6} "
+            f"{cell:6} {granularity:13} {rate:<6} {alpha:<8} {temperature:<4} {epochs:<7} {mixup:<6} {len(mine):<6} "
             f"{distance(mine):.4f}  {100 * np.trace(total) / total.sum():<11.2f} {f1.mean():.4f}"
             + " ".join(["   ", *(f"{value:.3f}" for value in f1)])
         )

@@ -70,6 +70,18 @@ def test_shift_moves_by_at_most_so_many_samples(shape):
     assert set(peaks.ravel().tolist()) == {2, 3, 4, 5, 6}
 
 
+def test_mixup_mixes_examples_and_targets_by_one_share_of_beta():
+    y = np.arange(2000) % 2
+    x = np.stack([y, 1 - y], axis=1)[:, None, :]  # (N, 1, 2): the example shows how much of each class is in it
+    mixed, targets = next(batches(x, y, Recipe(epochs=1, batch_size=2000, mixup=0.4), seed=0))
+    assert mixed.dtype == targets.dtype == np.float32
+    np.testing.assert_array_equal(mixed[:, 0], targets[:, ::-1])
+    other = (targets > 0).all(axis=1)  # partners of the other class: half of all
+    np.testing.assert_allclose(other.mean(), 0.5, atol=0.05)
+    share = targets[other, 0]
+    np.testing.assert_allclose([share.mean(), share.var()], [0.5, 0.25 / 1.8], atol=0.02)  # Beta(a, a): 1 / (8 a + 4)
+
+
 def test_noise_leaves_the_other_channels_and_the_original_alone():
     x = np.ones((4, 5, 2), "float32")
     recipe = Recipe(epochs=1, scale=0.1, noise=0.1, wander=0.1, noisy_channels=1)
@@ -88,7 +100,7 @@ def test_learning_rate_falls_to_zero_or_stays():
     assert isinstance(optimizer(Recipe(epochs=1, weight_decay=0.1), 9), keras.optimizers.AdamW)
 
 
-@pytest.mark.parametrize("options", [{"schedule": "linear"}, {"balance": 2}, {"batch_size": 0}])
+@pytest.mark.parametrize("options", [{"schedule": "linear"}, {"balance": 2}, {"batch_size": 0}, {"mixup": -1}])
 def test_a_recipe_that_makes_no_sense_is_refused(options):
     with pytest.raises(ValueError, match="expected"):
         Recipe(epochs=1, **options)

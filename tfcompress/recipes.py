@@ -15,6 +15,8 @@ class Recipe:
     shift: most samples (pixels) by which an example is moved, either way, along each axis but the last.
     scale, noise, wander: deviation of a random gain, of white noise, and of a slow random wave (one sine over the
         first axis), in units of the input; 0 = none. They touch the first `noisy_channels` channels only (None: all).
+    mixup: a > 0 mixes each example and its target with another one's, share drawn from Beta(a, a); 1 = any share
+        alike. A student that learns from its teacher sees more than the examples then. Zhang et al., arXiv:1710.09412.
     """
 
     epochs: int
@@ -30,12 +32,15 @@ class Recipe:
     noise: float = 0.0
     wander: float = 0.0
     noisy_channels: int | None = None
+    mixup: float = 0.0
 
     def __post_init__(self):
         if self.schedule not in ("cosine", "constant"):
             raise ValueError(f"schedule={self.schedule!r}; expected 'cosine' or 'constant'.")
         if self.epochs < 1 or self.batch_size < 1 or self.learning_rate <= 0 or not 0 <= self.balance <= 1:
             raise ValueError(f"{self}: expected epochs >= 1, batch_size >= 1, learning_rate > 0, 0 <= balance <= 1.")
+        if self.mixup < 0:
+            raise ValueError(f"mixup={self.mixup}; expected 0 (none) or the a > 0 of Beta(a, a).")
 
 
 RECIPES = {

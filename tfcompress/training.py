@@ -75,7 +75,8 @@ def batches(x, y, recipe, seed):
         order = _draw(y, count, recipe.balance, rng)
         for start in range(0, count, recipe.batch_size):
             chosen = order[start : start + recipe.batch_size]
-            yield augment(x[chosen], recipe, rng), targets[y[chosen]]
+            batch = augment(x[chosen], recipe, rng), targets[y[chosen]]
+            yield mixed(*batch, recipe.mixup, rng) if recipe.mixup else batch
         epoch += 1
 
 
@@ -97,6 +98,18 @@ def augment(x, recipe, rng):
     if recipe.noise:
         part += recipe.noise * rng.random(ones, dtype="float32") * rng.standard_normal(part.shape, dtype="float32")
     return x
+
+
+def mixed(x, y, a, rng):
+    """Mixup: each example and its target, `share * own + (1 - share) * another's`, shares drawn from Beta(a, a).
+
+    >>> x, y = mixed(np.eye(3), np.eye(3), 1.0, np.random.default_rng(0))
+    >>> bool((x == y).all()), x.sum(axis=1).round(6).tolist()
+    (True, [1.0, 1.0, 1.0])
+    """
+    other, share = rng.permutation(len(x)), rng.beta(a, a, len(x)).astype(x.dtype)
+    along = [share.reshape((-1,) + (1,) * (part.ndim - 1)) for part in (x, y)]
+    return tuple(s * part + (1 - s) * part[other] for s, part in zip(along, (x, y), strict=True))
 
 
 def _draw(y, count, balance, rng):
