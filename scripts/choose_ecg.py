@@ -31,11 +31,17 @@ CHOSEN = {
     "granularity": CONFIG.granularity, "rate": CONFIG.learning_rates[0], "alpha": CONFIG.taught.alpha,
     "temperature": CONFIG.taught.temperature, "epochs": CONFIG.fine_tune.epochs, "mixup": CONFIG.fine_tune.mixup,
 }  # fmt: skip
+FIRST = CHOSEN | {"rate": 1e-3, "epochs": 8, "mixup": 0.0}  # the best of an earlier round, and changes of it:
 CHANGES = (
     {}, {"granularity": "unstructured"}, {"rate": 3e-4}, {"rate": 3e-3}, {"epochs": 16},
     {"alpha": 0.0}, {"alpha": 0.9}, {"temperature": 4.0}, {"alpha": 0.9, "temperature": 4.0},
 )  # fmt: skip
-WAYS = [{"cell": cell} | CHOSEN | change for cell in ("P90Q8", "Q8P90") for change in CHANGES]
+LONGER = ({}, {"epochs": 16}, {"epochs": 8}, {"epochs": 16, "mixup": 0.0}, {"epochs": 16, "rate": 1e-3})
+WAYS = [
+    {"cell": cell} | way
+    for cell in ("P90Q8", "Q8P90")
+    for way in (*(FIRST | change for change in CHANGES), *(CHOSEN | change for change in LONGER))
+]
 KEY = ("fold", *WAYS[0])
 
 
