@@ -178,8 +178,8 @@ def line(first, cells):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=21)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=10)
     options = parser.parse_args()
     ROWS.parent.mkdir(exist_ok=True)
     line(f"ms a step of {BATCH}", [f"{name}: wall cpu rel" for name in MODELS])
