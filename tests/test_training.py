@@ -100,7 +100,7 @@ def test_learning_rate_falls_to_zero_or_stays():
     assert isinstance(optimizer(Recipe(epochs=1, weight_decay=0.1), 9), keras.optimizers.AdamW)
 
 
-@pytest.mark.parametrize("options", [{"schedule": "linear"}, {"balance": 2}, {"batch_size": 0}, {"mixup": -1}])
+@pytest.mark.parametrize("options", [{"schedule": "linear"}, {"balance": 2}, {"batch_size": 0}, {"mixup": np.nan}])
 def test_a_recipe_that_makes_no_sense_is_refused(options):
     with pytest.raises(ValueError, match="expected"):
         Recipe(epochs=1, **options)

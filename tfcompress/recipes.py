@@ -1,5 +1,6 @@
 """`Recipe`: how a net is trained, as data; `RECIPES` holds the ones that the study uses."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -39,7 +40,7 @@ class Recipe:
             raise ValueError(f"schedule={self.schedule!r}; expected 'cosine' or 'constant'.")
         if self.epochs < 1 or self.batch_size < 1 or self.learning_rate <= 0 or not 0 <= self.balance <= 1:
             raise ValueError(f"{self}: expected epochs >= 1, batch_size >= 1, learning_rate > 0, 0 <= balance <= 1.")
-        if self.mixup < 0:
+        if not 0 <= self.mixup < math.inf:
             raise ValueError(f"mixup={self.mixup}; expected 0 (none) or the a > 0 of Beta(a, a).")
 
 

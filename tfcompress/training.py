@@ -55,7 +55,9 @@ def optimizer(recipe, steps):
 
 
 def batches(x, y, recipe, seed):
-    """Endless stream of (x, one-hot y) float32 batches; `y` are class indices. Each epoch has its own seed.
+    """Endless stream of (x, one-hot y) float32 batches, both mixed where the recipe says so; `y` are class indices.
+
+    Each epoch has its own seed.
 
     >>> from tfcompress.recipes import Recipe
     >>> x, y = np.arange(6.0).reshape(6, 1), np.array([0, 0, 0, 0, 0, 1])
@@ -107,9 +109,13 @@ def mixed(x, y, a, rng):
     >>> bool((x == y).all()), x.sum(axis=1).round(6).tolist()
     (True, [1.0, 1.0, 1.0])
     """
-    other, share = rng.permutation(len(x)), rng.beta(a, a, len(x)).astype(x.dtype)
-    along = [share.reshape((-1,) + (1,) * (part.ndim - 1)) for part in (x, y)]
-    return tuple(s * part + (1 - s) * part[other] for s, part in zip(along, (x, y), strict=True))
+    other, shares = rng.permutation(len(x)), rng.beta(a, a, len(x)).astype("float32")
+
+    def mix(part):
+        share = shares.reshape((-1,) + (1,) * (part.ndim - 1))
+        return share * part + (1 - share) * part[other]
+
+    return mix(x), mix(y)
 
 
 def _draw(y, count, balance, rng):

@@ -181,7 +181,8 @@ def _about(config: StudyConfig, rows: list[Result], facts: dict) -> dict:
         "Fine-tuning": f"{config.fine_tune.epochs} epochs from the control, each cell with its own seed; learning rate "
         f"of {rates}"
         + (picked if len(config.learning_rates) > 1 else "")
-        + (f"; {config.taught} (T = {config.taught.temperature:g})" if config.taught else ""),
+        + (f"; {config.taught} (T = {config.taught.temperature:g})" if config.taught else "")
+        + (f"; examples mixed (mixup {config.fine_tune.mixup:g})" if config.fine_tune.mixup else ""),
         "Pruning": "by magnitude, in every kernel but the head's; biases and normalization are not pruned. "
         + {"unstructured": "The same share of each kernel", "global": "All kernels ranked together"}[config.granularity]
         + ". Polynomial schedule (Zhu & Gupta 2017)",
