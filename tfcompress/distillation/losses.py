@@ -59,7 +59,9 @@ def recover_logits(outputs, head="logits"):
     "sigmoid"   ``(..., labels)``, independent      ``(..., labels, 2)``, ``[0, z]`` a label
     ==========  ==================================  =======================================
 
-    A single output without activation is the logit ``z`` of a sigmoid: ``[0, z]``. Probabilities are clipped at 1e-12.
+    A single output without activation is the logit ``z`` of a sigmoid: ``[0, z]``. Probabilities are clipped at 1e-12,
+    where they have no gradient any more; what a softmax of Keras just returned still knows its logits, which are taken:
+    a student that is sure and wrong can learn.
 
     >>> [round(float(v), 3) for v in recover_logits([[0.25, 0.75]], "softmax")[0]]
     [-1.386, -0.288]
@@ -68,10 +70,11 @@ def recover_logits(outputs, head="logits"):
     """
     if head not in HEADS:
         raise ValueError(f"Unknown head: {head!r}. Known: {list(HEADS)}.")
+    if head == "softmax":
+        logits = getattr(outputs, "_keras_logits", None)            # Keras's own cross-entropy takes them, too
+        return ops.log(ops.maximum(_wide(outputs), FLOOR)) if logits is None else _wide(logits)
     outputs = _wide(outputs)
     one = outputs.shape[-1] == 1
-    if head == "softmax":
-        return ops.log(ops.maximum(outputs, FLOOR))
     if head == "logits" and not one:
         return outputs
     if head == "sigmoid":
