@@ -98,9 +98,15 @@ def test_learning_rate_falls_to_zero_or_stays():
         0.1
     )
     assert isinstance(optimizer(Recipe(epochs=1, weight_decay=0.1), 9), keras.optimizers.AdamW)
+    warm = optimizer(Recipe(epochs=1, learning_rate=0.1, warmup=0.2), 100)
+    rates = []
+    for step in (0, 10, 20, 60, 100):
+        warm.iterations.assign(step)
+        rates.append(float(warm.learning_rate))
+    np.testing.assert_allclose(rates, [0, 0.05, 0.1, 0.05, 0], atol=1e-7)
 
 
-@pytest.mark.parametrize("options", [{"schedule": "linear"}, {"balance": 2}, {"batch_size": 0}, {"mixup": np.nan}])
+@pytest.mark.parametrize("options", [{"schedule": "linear"}, {"balance": 2}, {"mixup": np.nan}, {"warmup": 1}])
 def test_a_recipe_that_makes_no_sense_is_refused(options):
     with pytest.raises(ValueError, match="expected"):
         Recipe(epochs=1, **options)

@@ -10,6 +10,8 @@ class Recipe:
 
     epochs, batch_size: an epoch is `samples` draws (None: as many as there are examples).
     learning_rate: peak of Adam; falls to 0 along a half cosine, or stays ("constant"). weight_decay > 0: AdamW.
+    warmup: share of the steps in which the rate first rises from 0, before the cosine. Adam's first step is as long for
+        a tiny gradient as for a great one: a trained net whose batch norm is folded can be lost in it.
     balance: examples are drawn with class probability ~ count ** (1 - balance): 0 = as they come, each once an epoch;
         0.5 = square root; 1 = all classes equally often.
     label_smoothing: share of the target that is spread over all classes.
@@ -25,6 +27,7 @@ class Recipe:
     learning_rate: float = 1e-3
     schedule: str = "cosine"
     weight_decay: float = 0.0
+    warmup: float = 0.0
     samples: int | None = None
     balance: float = 0.0
     label_smoothing: float = 0.0
@@ -40,6 +43,8 @@ class Recipe:
             raise ValueError(f"schedule={self.schedule!r}; expected 'cosine' or 'constant'.")
         if self.epochs < 1 or self.batch_size < 1 or self.learning_rate <= 0 or not 0 <= self.balance <= 1:
             raise ValueError(f"{self}: expected epochs >= 1, batch_size >= 1, learning_rate > 0, 0 <= balance <= 1.")
+        if not 0 <= self.warmup < 1 or (self.warmup and self.schedule != "cosine"):
+            raise ValueError(f"warmup={self.warmup}; expected a share of the steps, 0 <= warmup < 1, of a cosine.")
         if not 0 <= self.mixup < math.inf:
             raise ValueError(f"mixup={self.mixup}; expected 0 (none) or the a > 0 of Beta(a, a).")
 

@@ -48,7 +48,9 @@ def optimizer(recipe, steps):
     """The Adam (AdamW when weight_decay > 0) of `recipe` for a training of `steps` steps."""
     rate = recipe.learning_rate
     if recipe.schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(rate, steps)
+        warm = round(recipe.warmup * steps)
+        options = {"warmup_target": rate, "warmup_steps": warm} if warm else {}
+        rate = keras.optimizers.schedules.CosineDecay(0.0 if warm else rate, steps - warm, **options)
     if recipe.weight_decay:
         return keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay)
     return keras.optimizers.Adam(rate)

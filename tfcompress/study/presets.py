@@ -118,7 +118,7 @@ PRESETS = {
         title="Heartbeats (MIT-BIH), split by patient: residual net",
         model="ecg_resnet",
         control=RECIPES["ecg_resnet"],
-        fine_tune=replace(RECIPES["ecg_resnet"], epochs=16, mixup=1.0),
+        fine_tune=replace(RECIPES["ecg_resnet"], epochs=16, mixup=1.0, warmup=0.05),
         learning_rates=(1e-3,),
     ),
     "tiny": replace(
