@@ -1,6 +1,6 @@
 """Time of one training step: plain, pruned and quantization-aware models, ours beside TFMOT, on the same nets.
 
-    python scripts/bench_training.py       # two processes, one a tool, take turns round by round; prints the table
+    python scripts/bench_training.py       # a process for each tool, in turn round by round; prints the table
 
 Milliseconds a step, medians over the rounds: wall clock, and processor time of all threads, which other work on the
 computer disturbs less. What a tool's callback does after each step is in it; a mask update, one step in a hundred, is

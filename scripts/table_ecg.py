@@ -73,7 +73,7 @@ def values(id: str, cell: list[dict], control: list[dict]) -> list[str]:
     """One line of the table: the rows of one cell over the seeds, beside the control's of the same seeds."""
     recalls = [f"{100 * statistics.mean(row['recalls'][name] for row in cell):.0f}" for name in cell[0]["recalls"]]
     pairs = list(zip(cell, control, strict=True))
-    lost = [row["macro_f1"] - base["macro_f1"] for row, base in pairs]
+    gained = [row["macro_f1"] - base["macro_f1"] for row, base in pairs]
     saved = (
         [1 - row["raw_bytes"] / row["keras_bytes"] for row in cell],
         [1 - row["raw_bytes"] / base["raw_bytes"] for row, base in pairs],
@@ -84,8 +84,8 @@ def values(id: str, cell: list[dict], control: list[dict]) -> list[str]:
         str(len(cell)),
         spread([row["accuracy"] for row in cell], 2, 100),
         spread([row["macro_f1"] for row in cell], 3),
-        spread(lost, 4),
-        f"{statistics.stdev(lost) / len(lost) ** 0.5:.4f}" if len(lost) > 1 else "",
+        spread(gained, 4),
+        f"{statistics.stdev(gained) / len(gained) ** 0.5:.4f}" if len(gained) > 1 else "",
         " / ".join(recalls),
         spread([row["raw_bytes"] for row in cell], 0),
         spread([row["gzip_bytes"] for row in cell], 0),
