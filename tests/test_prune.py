@@ -1,5 +1,7 @@
 """Pruning: exact counts, schedules, what the callback does and when."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -85,6 +87,30 @@ def strip_keeps(model):
     for path, layer, key in compressed_tensors(model):
         np.testing.assert_array_equal(plain.get_layer(path.split("/")[0]).kernel.numpy(), layer.baked(key))
     return model
+
+
+class Twice(keras.Model):
+    """Makes two optimizer steps of a batch."""
+
+    def train_step(self, data):
+        super().train_step(data)
+        return super().train_step(data)
+
+
+@pytest.mark.parametrize(("kind", "options", "steps"), [
+    (keras.Model, {}, range(1, 17)),
+    (keras.Model, {"steps_per_execution": 3}, [3, 6, 8, 11, 14, 16]),
+    (keras.Model, {"optimizer": keras.optimizers.Adam(gradient_accumulation_steps=3)}, [i // 3 for i in range(1, 17)]),
+    (Twice, {}, range(2, 33, 2)),
+], ids=["plain", "several steps a call", "accumulated gradients", "two steps a batch"])
+def test_updates_come_with_the_call_in_which_they_are_due(monkeypatch, kind, options, steps):
+    base = compress(image_net(), Prune(Linear(0.5, begin=2, end=13)))
+    model, seen = kind(base.inputs, base.outputs), []
+    model.compile(**{"optimizer": "adam", "loss": "sparse_categorical_crossentropy", **options})
+    monkeypatch.setattr(CompressionCallback, "update", lambda self, step: seen.append(step))
+    model.fit(*image_data(), epochs=2, verbose=0, callbacks=[CompressionCallback(every=5)])
+    marks = {2, 5, 10, 13, 15, 20, 25, 30}
+    assert seen == [0, *(new for old, new in itertools.pairwise([0, *steps]) if any(old < m <= new for m in marks))]
 
 
 def test_mask_is_frozen_after_the_end():
