@@ -1,28 +1,29 @@
 """Time of one training step: plain, pruned and quantization-aware models, ours beside TFMOT, on the same nets.
 
-    python scripts/bench_training.py       # a process for each tool, in turn round by round; prints the table
+    python scripts/bench_training.py       # both tools take turns in one process, four fresh ones a net: 12 minutes
 
-Milliseconds a step, medians over the rounds: wall clock, and processor time of all threads, which other work on the
-computer disturbs less. What a tool's callback does after each step is in it; a mask update, one step in a hundred, is
-not (the median of a round drops it). "rel" is processor time over that of the same tool's plain model. "ours / TFMOT":
-wall clock of neighbouring rounds, the median ratio of all, and the least and greatest of the fresh pairs of processes.
+Milliseconds a step, medians: wall clock, and processor time of all threads, which other work on the computer disturbs
+less. What a tool's callback does after each step is in it; a mask update, one step in a hundred, is not (the median
+drops it). "rel" is processor time over that of the same tool's plain model. "ours / TFMOT" is wall clock: the median of
+neighbouring turns, then the mean over the copies in all processes and its standard error.
 Rows: scripts/results/training_steps.jsonl, one a net and run.
 """
 
 import argparse
-import contextlib
 import json
+import multiprocessing
 import os
-import statistics
-import subprocess
+import random
 import sys
-import tempfile
 import time
+import warnings
 from pathlib import Path
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = ROOT / "scripts" / "results" / "training_steps.jsonl"
-BATCH, WARM_UP = 64, 8
+BATCH = 64
 MODELS = ("plain", "pruned", "aware")
 
 
@@ -74,7 +75,6 @@ def ours(net):
 
 
 def tfmot(net):
-    os.environ["TF_USE_LEGACY_KERAS"] = "1"
     import tensorflow_model_optimization as tfmot
     import tf_keras as keras
 
@@ -88,103 +88,89 @@ def tfmot(net):
     }
 
 
-def child(tool, net, steps):
-    """Print "ready", then a round for each line of stdin: `{model: [wall ms, processor ms]}`, medians of its steps."""
-    import numpy as np
-
-    keras, models = {"tfcompress": ours, "tfmot": tfmot}[tool](net)
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(BATCH * steps, 32, 32, 3)).astype("float32")
-    y = rng.integers(0, 10, len(x))
+def clock(keras, times):
+    """The first and the last callback: what a tool's own does in a step, between them, belongs to the step."""
 
     class Start(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
             started[:] = time.perf_counter(), time.process_time()
 
-    class Stop(keras.callbacks.Callback):  # the last one: what a tool's callback does in a step belongs to the step
+    class Stop(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             wall, busy = started
             times.append((1e3 * (time.perf_counter() - wall), 1e3 * (time.process_time() - busy)))
 
     started = []
-    for model, callbacks in models.values():
-        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-        times = []
-        model.fit(x[: BATCH * WARM_UP], y[: BATCH * WARM_UP], BATCH, verbose=0, callbacks=[Start(), *callbacks, Stop()])
-    print("ready", flush=True)
-    for _ in sys.stdin:
-        answer = {}
-        for name, (model, callbacks) in models.items():
-            times = []
-            model.fit(x, y, BATCH, verbose=0, callbacks=[Start(), *callbacks, Stop()])
-            answer[name] = [statistics.median(t) for t in zip(*times, strict=True)]
-        print(json.dumps(answer), flush=True)
+    return Start(), Stop()
 
 
-class Tool:
-    """One tool in its own process, which works only when it is asked for a round."""
+def measure(net, copies, rounds, steps, send):
+    """One process: round by round, each copy of each model takes a turn of ``steps`` steps, ours beside TFMOT's.
 
-    def __init__(self, name, net, steps):
-        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        environment.pop("TF_USE_LEGACY_KERAS", None)
-        self.name, self.errors = name, tempfile.TemporaryFile("w+")
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, name, net, str(steps)], env=environment, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors)  # fmt: skip
-        self.answer("ready")
-
-    def answer(self, start):
-        for line in self.process.stdout:
-            if line.startswith(start):
-                return line
-        self.errors.seek(0)
-        raise SystemExit(f"{self.name} failed:\n{self.errors.read()[-3000:]}")
-
-    def round(self):
-        with contextlib.suppress(BrokenPipeError):  # `answer` says what its last words were
-            print(file=self.process.stdin, flush=True)
-        return json.loads(self.answer("{"))
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.communicate()
-        self.errors.close()
-
-
-def turns(net, rounds, steps):
-    """Answers of both tools, a pair of fresh processes: `[(ours, TFMOT's), ...]`, one pair a round."""
-    pairs = []
-    with Tool("tfcompress", net, steps) as ours, Tool("tfmot", net, steps) as theirs:
-        for turn in range(rounds):
-            if turn % 2:
-                pairs.append((ours.round(), theirs.round()))
-            else:
-                pairs.append((theirs.round(), ours.round())[::-1])
-    return pairs
+    Sends ``{model: array (copy, round, tool, 2)}``: median wall clock and processor time of a turn's steps, ms.
+    """
+    os.environ.update(TF_USE_LEGACY_KERAS="1", TF_CPP_MIN_LOG_LEVEL="3")  # for TFMOT; ours imports keras, not tf.keras
+    warnings.filterwarnings("ignore", message="Training stopped at")  # the schedules are longer than a turn
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(BATCH * steps, 32, 32, 3)).astype("float32")
+    y = rng.integers(0, 10, len(x))
+    pairs = {}
+    for copy in range(copies):
+        for place, tool in reversed(list(enumerate((ours, tfmot)))):
+            keras, models = tool(net)
+            for name, (model, callbacks) in models.items():
+                model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+                times = []
+                start, stop = clock(keras, times)
+                model.fit(x, y, BATCH, verbose=0, callbacks=[start, *callbacks, stop])  # traces
+                pairs.setdefault((name, copy), {})[place] = (model, [start, *callbacks, stop], times)
+    found = {name: np.zeros((copies, rounds, 2, 2)) for name in MODELS}
+    for turn in range(rounds):
+        for name, copy in random.sample(list(pairs), len(pairs)):
+            for place in random.sample((0, 1), 2):
+                model, callbacks, times = pairs[name, copy][place]
+                times.clear()
+                model.fit(x, y, BATCH, verbose=0, callbacks=callbacks)
+                found[name][copy, turn, place] = np.median(times, axis=0)
+    send.send(found)
 
 
-def measure(net, processes, rounds, steps):
-    """The row of one net: both tools, and the ratio of their neighbouring rounds."""
-    runs = [turns(net, rounds, steps) for _ in range(processes)]
-    row = {"net": net, "batch": BATCH, "processes": processes, "rounds": rounds, "steps": steps}
+def fresh(*arguments):
+    """What ``measure`` sends from a new process."""
+    context = multiprocessing.get_context("spawn")
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=measure, args=(*arguments, send))
+    process.start()
+    send.close()
+    try:
+        return receive.recv()
+    except EOFError:
+        raise SystemExit("The process that measures has died: its error is above.") from None
+    finally:
+        process.join()
+
+
+def row_of(net, processes, copies, rounds, steps):
+    """The row of one net: both tools, and the ratio of ours to TFMOT's."""
+    runs = [fresh(net, copies, rounds, steps) for _ in range(processes)]
+    times = {name: np.concatenate([run[name] for run in runs]) for name in MODELS}
+    row = {"net": net, "batch": BATCH, "processes": processes, "copies": copies, "rounds": rounds, "steps": steps}
     for place, tool in enumerate(("tfcompress", "tfmot")):
-        answers = [pair[place] for pairs in runs for pair in pairs]
-        row[tool] = {name: summary(answers, name) for name in MODELS}
-    for name in MODELS:
-        ratios = [[mine[name][0] / theirs[name][0] for mine, theirs in pairs] for pairs in runs]
-        medians = [round(statistics.median(values), 3) for values in (sum(ratios, []), *ratios)]
-        row.setdefault("ours_over_tfmot", {})[name] = {"all": medians[0], "processes": medians[1:]}
+        row[tool] = {name: summary(times[name][:, :, place], times["plain"][:, :, place]) for name in MODELS}
+    row["ours_over_tfmot"] = {name: ratio(times[name][..., 0]) for name in MODELS}
     return row | {"threads": os.cpu_count()}
 
 
-def summary(answers, name):
-    return {
-        "wall_ms": round(statistics.median(answer[name][0] for answer in answers), 2),
-        "cpu_ms": round(statistics.median(answer[name][1] for answer in answers), 2),
-        "relative": round(statistics.median(answer[name][1] / answer["plain"][1] for answer in answers), 3),
-    }
+def summary(times, plain):
+    wall, busy = np.median(times, axis=(0, 1))
+    relative = np.median(times[..., 1] / plain[..., 1])
+    return {"wall_ms": round(wall, 2), "cpu_ms": round(busy, 2), "relative": round(relative, 3)}
+
+
+def ratio(wall):
+    """Mean over the copies, and its standard error."""
+    copies = np.median(wall[..., 0] / wall[..., 1], axis=1)
+    return {"mean": round(copies.mean(), 3), "error": round(copies.std(ddof=1) / len(copies) ** 0.5, 3)}
 
 
 def line(first, cells):
@@ -193,25 +179,21 @@ def line(first, cells):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--processes", type=int, default=4, help="fresh pairs of processes")
-    parser.add_argument("--rounds", type=int, default=15, help="rounds of each pair")
-    parser.add_argument("--steps", type=int, default=10, help="steps of a round, for each of the three models")
+    parser.add_argument("--processes", type=int, default=4, help="fresh processes for each net")
+    parser.add_argument("--copies", type=int, default=3, help="copies of each model in a process")
+    parser.add_argument("--rounds", type=int, default=10, help="turns of each copy")
+    parser.add_argument("--steps", type=int, default=10, help="steps of a turn")
     options = parser.parse_args()
     ROWS.parent.mkdir(exist_ok=True)
     line(f"ms a step of {BATCH}", [f"{name}: wall cpu rel" for name in MODELS])
     for net in NETS:
-        row = measure(net, options.processes, options.rounds, options.steps)
+        row = row_of(net, options.processes, options.copies, options.rounds, options.steps)
         with ROWS.open("a") as file:
             file.write(json.dumps({**row, "run": time.strftime("%Y-%m-%dT%H:%M:%S")}) + "\n")
         for tool in ("tfcompress", "tfmot"):
             line(f"{net} {tool}", ["{wall_ms:.2f} {cpu_ms:.1f} {relative:.3f}".format(**row[tool][m]) for m in MODELS])
-        ratios = row["ours_over_tfmot"].values()
-        spread = [(min(ratio["processes"]), max(ratio["processes"])) for ratio in ratios]
-        line("ours / TFMOT", [f"{r['all']:.3f} ({a:.3f}-{b:.3f})" for r, (a, b) in zip(ratios, spread, strict=True)])
+        line("ours / TFMOT", ["{mean:.3f} +- {error:.3f}".format(**found) for found in row["ours_over_tfmot"].values()])
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 4 and sys.argv[1] in ("tfcompress", "tfmot"):
-        child(sys.argv[1], sys.argv[2], int(sys.argv[3]))
-    else:
-        main()
+    main()
