@@ -5,6 +5,7 @@ import itertools
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 from small_models import compiled, image_data, image_net
@@ -89,28 +90,47 @@ def strip_keeps(model):
     return model
 
 
-class Twice(keras.Model):
-    """Makes two optimizer steps of a batch."""
+class Uneven(keras.Model):
+    """Makes one optimizer step of a batch, and three of each from the ninth on."""
 
     def train_step(self, data):
-        super().train_step(data)
-        return super().train_step(data)
+        several = self.optimizer.iterations >= 8
+        logs = super().train_step(data)
+        for _ in range(2):
+            tf.cond(several, lambda: super(Uneven, self).train_step(data), lambda: logs)
+        return logs
 
 
-@pytest.mark.parametrize(("kind", "options", "steps"), [
-    (keras.Model, {}, range(1, 17)),
-    (keras.Model, {"steps_per_execution": 3}, [3, 6, 8, 11, 14, 16]),
-    (keras.Model, {"optimizer": keras.optimizers.Adam(gradient_accumulation_steps=3)}, [i // 3 for i in range(1, 17)]),
-    (Twice, {}, range(2, 33, 2)),
-], ids=["plain", "several steps a call", "accumulated gradients", "two steps a batch"])
-def test_updates_come_with_the_call_in_which_they_are_due(monkeypatch, kind, options, steps):
+@pytest.mark.parametrize(("kind", "options", "steps", "reads"), [
+    (keras.Model, {}, range(1, 17), 1 + 5 + 2 + 1),      # at the start, where due, at ends of epochs and the end
+    (keras.Model, {"steps_per_execution": 3}, [3, 6, 8, 11, 14, 16], 1 + 5 + 2 + 1),
+    (keras.Model, {"optimizer": keras.optimizers.Adam(gradient_accumulation_steps=3)}, [i // 3 for i in range(1, 17)],
+     None),
+    (Uneven, {}, [*range(1, 9), *range(11, 35, 3)], 1 + 16 + 2 + 1),
+], ids=["plain", "several steps a call", "accumulated gradients", "own train_step"])
+def test_updates_come_with_the_call_in_which_they_are_due(monkeypatch, kind, options, steps, reads):
     base = compress(image_net(), Prune(Linear(0.5, begin=2, end=13)))
-    model, seen = kind(base.inputs, base.outputs), []
+    model, seen, read = kind(base.inputs, base.outputs), [], []
     model.compile(**{"optimizer": "adam", "loss": "sparse_categorical_crossentropy", **options})
+    real = CompressionCallback._read_step
     monkeypatch.setattr(CompressionCallback, "update", lambda self, step: seen.append(step))
+    monkeypatch.setattr(CompressionCallback, "_read_step", lambda self: read.append(real(self)) or read[-1])
     model.fit(*image_data(), epochs=2, verbose=0, callbacks=[CompressionCallback(every=5)])
     marks = {2, 5, 10, 13, 15, 20, 25, 30}
     assert seen == [0, *(new for old, new in itertools.pairwise([0, *steps]) if any(old < m <= new for m in marks))]
+    assert read[-1] == steps[-1] and (reads is None or len(read) == reads)
+
+
+def test_a_loop_that_tells_nothing_of_its_batches_gets_the_update_with_the_epoch(monkeypatch):
+    model, seen = compiled(compress(image_net(), Prune(OneShot(0.5, at=3)))), []
+    callback = CompressionCallback(every=100)
+    callback.set_model(model)
+    callback.on_train_begin()
+    monkeypatch.setattr(CompressionCallback, "update", lambda self, step: seen.append(step))
+    for epoch in range(2):
+        model.optimizer.iterations.assign_add(4)
+        callback.on_epoch_end(epoch, {})
+    assert seen == [4]
 
 
 def test_mask_is_frozen_after_the_end():

@@ -14,10 +14,11 @@ class CompressionCallback(keras.callbacks.Callback):
     """Runs ``Method.update`` every ``every`` optimizer steps, and at each method's milestones.
 
     The step is ``optimizer.iterations``, so a resumed run goes on where it was, and ``steps_per_execution > 1`` fires
-    once for the steps it made. It is read when an update can be due, not after every batch: a read takes 1 % of a small
-    model's step. Tensors that share one method value are handed over together: "global" pruning is global over them.
-    ``fit`` logs gain ``sparsity`` (share of zeros over the compressed tensors) and, where a method quantizes,
-    ``levels`` (the most distinct values in one output channel).
+    once for the steps it made. It is read when an update can be due: a read takes 1 % of a small model's step. (A model
+    with a ``train_step`` of its own can make any number of steps a batch: there it is read after each.) Tensors that
+    share one method value are handed over together: "global" pruning is global over them. ``fit`` logs gain
+    ``sparsity`` (share of zeros over the compressed tensors) and, where a method quantizes, ``levels`` (the most
+    distinct values in one output channel).
 
     Args:
         every: optimizer steps between updates, >= 1.
@@ -36,26 +37,32 @@ class CompressionCallback(keras.callbacks.Callback):
             raise ValueError(f"Model '{self.model.name}' has no compressed layer. Call tfcompress.compress(model, ...) "
                              "and fit what it returns.")
         self.milestones = {m for _, layer, key in self.tensors for m in layer.methods[key].milestones}
-        self.step, self.batches, self.pace, self.wait = self._read_step(), 0, self.model.steps_per_execution, 1
+        usual = type(self.model).train_step is keras.Model.train_step
+        self.most = self.model.steps_per_execution if usual else math.inf    # optimizer steps between two calls
+        self.step = self._read_step()
         if self.step == 0:
             self.update(0)
+        self._look_ahead()
+
+    def _look_ahead(self):
+        later = [milestone for milestone in self.milestones if milestone > self.step]
+        self.due = min([(self.step // self.every + 1) * self.every, *later])
+        self.possible = self.step                        # no step beyond this one has been made
+
+    def _catch_up(self):
+        self.step = self._read_step()
+        if self.step >= self.due:
+            self.update(self.step)
+        self._look_ahead()
 
     def _read_step(self):
         iterations = self.model.optimizer.iterations     # a tensor where gradients are accumulated
         return int(read(iterations) if isinstance(iterations, keras.Variable) else iterations)
 
     def on_train_batch_end(self, batch, logs=None):
-        self.batches += 1
-        if self.batches < self.wait:                     # no update can be due yet
-            return
-        before, self.step = self.step, self._read_step()
-        due = self.step // self.every > before // self.every
-        if due or any(before < milestone <= self.step for milestone in self.milestones):
-            self.update(self.step)
-        self.pace = max(self.pace, math.ceil((self.step - before) / self.batches))
-        later = [milestone for milestone in self.milestones if milestone > self.step]
-        following = min([(self.step // self.every + 1) * self.every, *later])
-        self.batches, self.wait = 0, math.ceil((following - self.step) / self.pace)
+        self.possible += self.most
+        if self.possible >= self.due:
+            self._catch_up()
 
     def update(self, step):
         """Run every method's update now, as of optimizer step ``step``."""
@@ -71,11 +78,12 @@ class CompressionCallback(keras.callbacks.Callback):
                 layer.write(key, changed)
 
     def on_epoch_end(self, epoch, logs=None):
+        self._catch_up()
         if logs is not None:
             logs.update(compression_logs(self.tensors))
 
     def on_train_end(self, logs=None):
-        self.step = self._read_step()
+        self._catch_up()
         late = max(self.milestones, default=0)
         if self.step < late:
             warnings.warn(f"Training stopped at optimizer step {self.step}, before the schedule's end at {late}: the "
