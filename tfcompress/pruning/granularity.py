@@ -13,13 +13,18 @@ def keep_largest(scores, sparsity):
     >>> keep_largest(np.array([3.0, 1.0, 1.0, 1.0]), 0.5).tolist()      # of equals the first are kept
     [1.0, 1.0, 0.0, 0.0]
     """
-    zeros = int(round(sparsity * scores.size))
-    mask = np.ones(scores.size, "float32")
-    if zeros:
-        # From the back, so that of equal scores the later ones are zeroed: a threshold would zero all or none of them.
-        order = np.argsort(scores.reshape(-1)[::-1], kind="stable")[:zeros]
-        mask[scores.size - 1 - order] = 0.0
-    return mask.reshape(scores.shape)
+    return _kept(scores.reshape(-1), int(round(sparsity * scores.size))).astype("float32").reshape(scores.shape)
+
+
+def _kept(scores, zeros):
+    """Which of a flat array stay when exactly ``zeros`` go; of equals the first stay. In linear time: no sorting."""
+    if zeros == 0:
+        return np.ones(scores.size, bool)
+    threshold = np.partition(scores, zeros - 1)[zeros - 1]
+    kept = ~(scores <= threshold)                        # NaN ranks last, as in a sort: it stays
+    ties = np.flatnonzero(scores == threshold)
+    kept[ties[:scores.size - zeros - np.count_nonzero(kept)]] = True
+    return kept
 
 
 def unstructured(scores, sparsity):
@@ -37,9 +42,9 @@ def globally(scores, sparsity, floor=0.01):
     """
     raised = {}
     for path, s in scores.items():                       # the floor: its best weights rank above everything
-        best = np.argsort(-s.reshape(-1), kind="stable")[:max(1, int(np.ceil(floor * s.size)))]
-        raised[path] = s.reshape(-1).astype("float64")
-        raised[path][best] = np.inf
+        flat = s.reshape(-1).astype("float64")
+        best = _kept(flat, flat.size - max(1, int(np.ceil(floor * flat.size))))
+        raised[path] = np.where(best, np.inf, flat)
     flat = keep_largest(np.concatenate(list(raised.values())), sparsity)
     parts = np.split(flat, np.cumsum([s.size for s in scores.values()])[:-1])
     return {path: part.reshape(s.shape) for (path, s), part in zip(scores.items(), parts, strict=True)}
