@@ -1,6 +1,8 @@
 """Kills the tiny study with SIGKILL at random moments, and compares its rows with those of a run in peace.
 
-    python scripts/crash_study.py [--kills 10] [--seed 0] [--ids C0,P70,...]   (default: all 18 cells)
+    python scripts/crash_study.py [--kills 10] [--seed 0] [--ray] [--ids C0,P70,...]   (default: all 18 cells)
+
+The run in peace has one worker, the killed one two; `--ray` adds a run of two Ray workers.
 """
 
 import argparse
@@ -18,13 +20,13 @@ CODE = """
 import json, sys
 from tfcompress.study.presets import StudyConfig
 from tfcompress.study.run import run_study
-run_study(StudyConfig.from_dict(json.loads(sys.argv[1])), sys.argv[2], workers=2)
+run_study(StudyConfig.from_dict(json.loads(sys.argv[1])), sys.argv[2], **json.loads(sys.argv[3]))
 """
 
 
-def start(config: dict, folder: Path) -> subprocess.Popen:
+def start(config: dict, folder: Path, **options) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-c", CODE, json.dumps(config), str(folder)],
+        [sys.executable, "-c", CODE, json.dumps(config), str(folder), json.dumps(options)],
         env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}, stdout=subprocess.DEVNULL,
     )  # fmt: skip
 
@@ -55,22 +57,32 @@ def kill_at(study: subprocess.Popen, folder: Path, more: int, pause: float) -> b
         return True
 
 
-def compare(config: dict, kills: int, seed: int, work: Path) -> bool:
-    if start(config, work / "peace").wait():
+def compare(config: dict, kills: int, seed: int, ray: bool, work: Path) -> bool:
+    if start(config, work / "peace", workers=1).wait():
         raise SystemExit("the run in peace failed")
-    print(f"in peace: {len(rows(work / 'peace'))} rows", flush=True)
+    print(f"in peace, one worker: {len(rows(work / 'peace'))} rows", flush=True)
+    kill(config, kills, seed, work)
+    ends = {"the last start": start(config, work / "killed", workers=2).wait()}
+    if ray:
+        ends["two Ray workers"] = start(config, work / "ray", workers=2, ray="local").wait()
+    fine = True
+    for (name, code), folder in zip(ends.items(), ("killed", "ray"), strict=False):
+        same = rows(work / "peace") == rows(work / folder)
+        print(f"{name} ended with {code}: {'the same' if same else 'DIFFERENT'} {len(rows(work / folder))} rows")
+        fine = fine and same and code == 0
+    return fine
+
+
+def kill(config: dict, kills: int, seed: int, work: Path) -> None:
+    """Start the study and kill it, again and again."""
     rng, total = random.Random(seed), 2 * len(rows(work / "peace"))
     for number in range(1, kills + 1):
         left = total - lines(work / "killed")
         more = rng.randint(0, max(0, min(left - 1, 2 * left // (kills - number + 2))))
         pause = rng.uniform(0, min(8, left / 2))
-        if not kill_at(start(config, work / "killed"), work / "killed", more, pause):
+        if not kill_at(start(config, work / "killed", workers=2), work / "killed", more, pause):
             raise SystemExit(f"the study ended before kill {number}: try another --seed")
         print(f"kill {number}, {pause:.1f} s after line {lines(work / 'killed')} of {total}", flush=True)
-    code = start(config, work / "killed").wait()
-    same = rows(work / "peace") == rows(work / "killed")
-    print(f"{'the same' if same else 'DIFFERENT'} {len(rows(work / 'killed'))} rows; the last start ended with {code}")
-    return same and code == 0
 
 
 if __name__ == "__main__":
@@ -78,9 +90,10 @@ if __name__ == "__main__":
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--ids", default="", help="cells to make, by comma; default: all")
+    parser.add_argument("--ray", action="store_true", help="also with two Ray workers")
     options = parser.parse_args()
     from tfcompress.study.presets import PRESETS
 
     tiny = PRESETS["tiny"].to_dict() | {"only": [id for id in options.ids.split(",") if id]}
     with tempfile.TemporaryDirectory(prefix="crash-") as folder:
-        sys.exit(not compare(tiny, options.kills, options.seed, Path(folder)))
+        sys.exit(not compare(tiny, options.kills, options.seed, options.ray, Path(folder)))
