@@ -1,6 +1,6 @@
 """Time of one training step: plain, pruned and quantization-aware models, ours beside TFMOT, on the same nets.
 
-    python scripts/bench_training.py       # both tools take turns in one process, six fresh ones a net: 15 minutes
+    python scripts/bench_training.py       # both tools take turns in one process, six fresh ones a net: 17 minutes
 
 Milliseconds a step, medians: wall clock, and processor time of all threads, which other work on the computer disturbs
 less. What a tool does inside each step is in it; a mask update, one step in a hundred, is not (the median drops it).
