@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 
 from tfcompress import measure
 from tfcompress.study import cell as study_cell
+from tfcompress.study import run
 from tfcompress.study.grid import Cell, Distill, Prune, Quantize
 from tfcompress.study.presets import PRESETS, StudyConfig, own
 from tfcompress.study.run import StudyError, report, run_study
@@ -121,6 +123,17 @@ def test_killed_again_and_again_it_ends_with_the_same_rows(study, tmp_path):
     run_study(config, tmp_path)
     assert essence(tmp_path) == {id: found for id, found in essence(study).items() if id in config.only}
     assert (tmp_path / "rows.jsonl").read_bytes().count(b"\n") == 3
+
+
+@pytest.mark.parametrize(("threads", "shares", "kept", "calls"), [
+    (1, [70, 100, 105], 100, 2), (1, [95, 100, 105], 95, 1), (1, [70, 80, 75], 80, 3), (2, [70, 100, 105], 70, 1),
+])
+def test_a_disturbed_measurement_is_made_again(monkeypatch, threads, shares, kept, calls):
+    made = [SimpleNamespace(cpu_percent=share) for share in shares]
+    left = iter(made)
+    monkeypatch.setattr(run.host, "measure", lambda path, threads: next(left))
+    assert run._measure("any.tflite", threads).cpu_percent == kept
+    assert len(list(left)) == len(made) - calls
 
 
 def test_two_ray_workers_give_the_same_rows(study, tmp_path):
