@@ -17,6 +17,7 @@ import random
 import sys
 import time
 import warnings
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -104,10 +105,10 @@ def clock(keras, times):
     return Start(), Stop()
 
 
-def measure(net, copies, rounds, steps, send):
+def measure(net, copies, rounds, steps):
     """One process: round by round, each copy of each model takes a turn of ``steps`` steps, ours beside TFMOT's.
 
-    Sends ``{model: array (copy, round, tool, 2)}``: median wall clock and processor time of a turn's steps, ms.
+    Returns ``{model: array (copy, round, tool, 2)}``: median wall clock and processor time of a turn's steps, ms.
     """
     os.environ.update(TF_USE_LEGACY_KERAS="1", TF_CPP_MIN_LOG_LEVEL="3")  # for TFMOT; ours imports keras, not tf.keras
     warnings.filterwarnings("ignore", message="Training stopped at")  # the schedules are longer than a turn
@@ -132,22 +133,13 @@ def measure(net, copies, rounds, steps, send):
                 times.clear()
                 model.fit(x, y, BATCH, verbose=0, callbacks=callbacks)
                 found[name][copy, turn, place] = np.median(times, axis=0)
-    send.send(found)
+    return found
 
 
 def fresh(*arguments):
-    """What ``measure`` sends from a new process."""
-    context = multiprocessing.get_context("spawn")
-    receive, send = context.Pipe(duplex=False)
-    process = context.Process(target=measure, args=(*arguments, send))
-    process.start()
-    send.close()
-    try:
-        return receive.recv()
-    except EOFError:
-        raise SystemExit("The process that measures has died: its error is above.") from None
-    finally:
-        process.join()
+    """What ``measure`` returns in a new process."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(measure, *arguments).result()
 
 
 def row_of(net, processes, copies, rounds, steps):

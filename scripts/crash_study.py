@@ -62,13 +62,14 @@ def compare(config: dict, kills: int, seed: int, ray: bool, work: Path) -> bool:
         raise SystemExit("the run in peace failed")
     print(f"in peace, one worker: {len(rows(work / 'peace'))} rows", flush=True)
     kill(config, kills, seed, work)
-    ends = {"the last start": start(config, work / "killed", workers=2).wait()}
+    ends = [("the last start", "killed", start(config, work / "killed", workers=2).wait())]
     if ray:
-        ends["two Ray workers"] = start(config, work / "ray", workers=2, ray="local").wait()
+        ends.append(("two Ray workers", "ray", start(config, work / "ray", workers=2, ray="local").wait()))
     fine = True
-    for (name, code), folder in zip(ends.items(), ("killed", "ray"), strict=False):
-        same = rows(work / "peace") == rows(work / folder)
-        print(f"{name} ended with {code}: {'the same' if same else 'DIFFERENT'} {len(rows(work / folder))} rows")
+    for name, folder, code in ends:
+        found = rows(work / folder)
+        same = rows(work / "peace") == found
+        print(f"{name} ended with {code}: {'the same' if same else 'DIFFERENT'} {len(found)} rows")
         fine = fine and same and code == 0
     return fine
 

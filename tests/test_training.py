@@ -106,7 +106,9 @@ def test_learning_rate_falls_to_zero_or_stays():
     np.testing.assert_allclose(rates, [0, 0.05, 0.1, 0.05, 0], atol=1e-7)
 
 
-@pytest.mark.parametrize("options", [{"schedule": "linear"}, {"balance": 2}, {"mixup": np.nan}, {"warmup": 1}])
+@pytest.mark.parametrize(
+    "options", [{"schedule": "linear"}, {"balance": 2}, {"batch_size": 0}, {"mixup": np.nan}, {"warmup": 1}]
+)
 def test_a_recipe_that_makes_no_sense_is_refused(options):
     with pytest.raises(ValueError, match="expected"):
         Recipe(epochs=1, **options)

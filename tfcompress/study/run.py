@@ -137,10 +137,12 @@ def _measure_all(config, folder, devices, progress, bar) -> None:
 
 def _measure(path: Path, threads: int) -> host.HostMeasurement:
     """The least disturbed of up to three measurements: the first follows the end of the training processes."""
-    found = []
-    while len(found) < 3 and not (found and (threads > 1 or found[-1].cpu_percent >= QUIET)):
-        found.append(host.measure(path, threads=threads))
-    return max(found, key=lambda one: one.cpu_percent)
+    best = host.measure(path, threads=threads)
+    for _ in range(2):
+        if threads > 1 or best.cpu_percent >= QUIET:
+            break
+        best = max(best, host.measure(path, threads=threads), key=lambda found: found.cpu_percent)
+    return best
 
 
 def _work(cell) -> float:
