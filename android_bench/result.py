@@ -52,6 +52,7 @@ class Result:
     macs: int | None = None  # multiply-accumulates of one run, batch of one
 
     # How fast it is
+    latency_p5_us: float | None = None
     latency_p50_us: float | None = None
     latency_p95_us: float | None = None
     latency_mean_us: float | None = None

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
+from android_bench.store import Store
 from tfcompress import training
 from tfcompress.datasets import ecg, load
 from tfcompress.study import cell as study_cell
 from tfcompress.study.grid import Distill, cells
 from tfcompress.study.presets import PRESETS
-from tfcompress.study.store import Store
 
 RESULTS = Path(__file__).parent / "results" / "choose_ecg.jsonl"
 OTHERS = [record for record in ecg.DS1 if record not in ecg.VALIDATION]

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import real_models_loaders as loaders
 
+from android_bench.metrics import agreement
 from tfcompress.convert import PRECISIONS, ConversionError, TFLiteModel, convert
 from tfcompress.measure import sizes
-from tfcompress.metrics import agreement
 
 ROWS = Path(__file__).parent / "results" / "real_models.jsonl"
 KEPT = "int8+float"  # int8 but for the operations that int8 can't bear

@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from android_bench.result import Result
+from android_bench.store import Store, write_file
 from tfcompress.study.grid import cells
 from tfcompress.study.presets import PRESETS, StudyConfig
 from tfcompress.study.report import CONTROL, headline
 from tfcompress.study.run import run_study
-from tfcompress.study.store import Store, write_file
 from tfcompress.study.verdict import keeps_quality
 
 IDS = "C0,Q8,P90Q8,Q8P90"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
 
-from tfcompress.metrics import agreement, classify, metrics
+from android_bench.metrics import agreement, classify, metrics
 
 
 @pytest.mark.parametrize("classes", [2, 3, 7])

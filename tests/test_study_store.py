@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tfcompress.study.store import Store, only_one, remember_config, write_file
+from android_bench.store import Store, only_one, remember_config, write_file
 
 
 def row(number):
@@ -68,7 +68,7 @@ def test_nan_is_refused_and_leaves_nothing(store):
 
 def test_a_writer_killed_at_any_moment_leaves_whole_rows(store):
     code = (
-        "import sys; from tfcompress.study.store import Store\n"
+        "import sys; from android_bench.store import Store\n"
         "store = Store(sys.argv[1], key=('id',))\n"
         "print('go', flush=True)\n"
         "for n in range(10**6): store.append({'id': n, 'text': 'x' * 5000})"

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+from android_bench.metrics import Metrics, metrics
 from tfcompress import flatbuffer
-from tfcompress.metrics import Metrics, metrics
 from tfcompress.weights import weights
 
 _CHUNK = 2**20  # input elements a batch: bounds the memory

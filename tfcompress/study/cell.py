@@ -10,7 +10,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tfcompress import flatbuffer, measure, metrics, training, zoo
+from android_bench.metrics import metrics
+from tfcompress import flatbuffer, measure, training, zoo
 from tfcompress.arrays import read_npz
 from tfcompress.callback import CompressionCallback
 from tfcompress.convert import convert
@@ -138,7 +139,7 @@ def calibration(splits: Splits, count: int, seed: int) -> np.ndarray:
 def judge(content: bytes, splits: Splits) -> dict:
     """Cross-entropy, accuracy and macro-F1 of the file on the validation split."""
     scores = measure.run(content, splits.x_val)[0]
-    found = metrics.metrics(splits.y_val, scores)
+    found = metrics(splits.y_val, scores)
     likely = np.clip(_probabilities(scores)[np.arange(len(scores)), splits.y_val], 1 / 512, 1.0)
     return {"loss": float(-np.log(likely).mean()), "accuracy": found.accuracy, "macro_f1": found.macro_f1}
 

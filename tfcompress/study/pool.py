@@ -114,7 +114,7 @@ class RayPool:
             yield job, self._answer(ready, job)
 
     def _answer(self, ready, job: dict) -> dict:
-        from .store import write_file
+        from android_bench.store import write_file
 
         try:
             answer, files = self.ray.get(ready)

@@ -9,9 +9,9 @@ import jinja2
 import plotly.offline
 
 from android_bench.result import Result
+from android_bench.store import write_file
 
 from . import figures
-from .store import write_file
 from .verdict import gain, judge, keeps_quality
 
 CONTROL = "C0"

@@ -9,13 +9,13 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from android_bench import host
 from android_bench.result import Result
+from android_bench.store import Store, only_one, remember_config, write_file
 
 from .cell import read_data
 from .pool import LocalPool, RayPool
 from .presets import StudyConfig, preset
 from .report import CONTROL as CONTROL_CELL
 from .report import write_report
-from .store import Store, only_one, remember_config, write_file
 from .worker import CONTROL
 
 WORK = {"control": 4.0, "train": 4.0, "convert": 1.0, "measure": 0.5}  # about how long each takes, for the time left

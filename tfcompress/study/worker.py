@@ -44,9 +44,10 @@ def pin() -> None:
 
 def work(config: dict, name: str, control: str, output: str) -> dict:
     """Do one job: train the control into `control` (.keras), or make the cell `name` into `output` (.tflite)."""
+    from android_bench.store import write_file
+
     from .cell import make_variant, train_control
     from .presets import StudyConfig
-    from .store import write_file
 
     study = StudyConfig.from_dict(config)
     splits = _data(json.dumps(config, sort_keys=True))
