@@ -5,6 +5,7 @@ import json
 import math
 import types
 import typing
+from pathlib import Path
 from typing import Any
 
 KINDS = ("host", "android", "emulated")
@@ -121,6 +122,15 @@ class Result:
         if missing:
             raise ValueError(f"The row lacks {missing}. Received: {line[:80]!r}")
         return cls(**values)
+
+
+def read_rows(folder) -> list[Result]:
+    """The rows of a results folder, or of a .jsonl file. ValueError where there are none."""
+    path = Path(folder)
+    path = path / "rows.jsonl" if path.is_dir() else path
+    if not path.is_file():
+        raise ValueError(f"Expected a folder of results, or its rows.jsonl. Received: {str(folder)!r}.")
+    return [Result.from_json(line) for line in path.read_text().splitlines() if line.strip()]
 
 
 _HINTS = typing.get_type_hints(Result)

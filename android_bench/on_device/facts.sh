@@ -1,0 +1,25 @@
+# What a phone is, in one command: sections of text for device.read_facts. Sent inline, so it has to stay short.
+echo @@getprop; getprop
+echo @@wm; wm size; wm density
+echo @@screen; dumpsys power | grep -E 'mWakefulness=|Display Power: state='
+echo @@memory; grep MemTotal /proc/meminfo
+echo @@battery; dumpsys battery
+echo @@thermal; dumpsys thermalservice
+# Rails of the on-device power monitor (Pixel 6 and later): two of its lines are enough to know it is there.
+echo @@odpm; dumpsys android.hardware.power.stats.IPowerStats/default | grep -m 2 ']:.* mWs'
+# PATH|TYPE|VALUE of every supply whose current this shell may read; `read` is a builtin and starts no process.
+echo @@supplies
+for p in /sys/class/power_supply/*; do
+  c= t=
+  read -r c <"$p/current_now" && { read -r t <"$p/type"; echo "$p|$t|$c"; }
+done 2>/dev/null
+# PATH|CPUS|LOWEST|HIGHEST|LIMIT|NOW in kHz, as cpu.parse_cpufreq reads it. An offline core has no folder.
+echo @@cpufreq
+for p in /sys/devices/system/cpu/cpufreq/policy* /sys/devices/system/cpu/cpu*/cpufreq; do
+  [ -d "$p" ] || continue
+  l=$p
+  for f in related_cpus cpuinfo_min_freq cpuinfo_max_freq scaling_max_freq scaling_cur_freq; do
+    v=; read -r v <"$p/$f"; l="$l|$v"
+  done
+  echo "$l"
+done 2>/dev/null
