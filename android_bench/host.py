@@ -87,17 +87,17 @@ def measure(
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     job = dict(path=str(path.resolve()), threads=threads, runs=runs, min_seconds=min_seconds, warmup=warmup,
                max_seconds=max_seconds, xnnpack=xnnpack)  # fmt: skip
-    found = _in_child(job, _named(inputs), timeout=120 + 4 * max_seconds)
+    found = in_child("host", job, named(inputs), timeout=120 + 4 * max_seconds)[0]
     times = np.array(found.pop("times_ns")) / 1e3
     numbers = {f"latency_{name}_us": value for name, value in summary(times).items()}
-    facts = _computer() | {"load_average": load, "outlier_runs": int(outliers(times).sum())} | found.pop("facts")
+    facts = computer() | {"load_average": load, "outlier_runs": int(outliers(times).sum())} | found.pop("facts")
     sha256 = hashlib.sha256(content).hexdigest()
     return HostMeasurement(
         **numbers, **found, model_sha256=sha256, runs=len(times), threads=threads, facts=facts, times_us=tuple(times)
     )
 
 
-def _named(inputs) -> dict[str, np.ndarray]:
+def named(inputs) -> dict[str, np.ndarray]:
     """Arrays by name; a position in the file's order is a name of digits."""
     if inputs is None:
         return {}
@@ -106,14 +106,20 @@ def _named(inputs) -> dict[str, np.ndarray]:
     return {str(name): np.asarray(array) for name, array in inputs.items()}
 
 
-def _in_child(job: dict, arrays: dict[str, np.ndarray], timeout: float) -> dict:
-    """Run `_work` in another process and give back what it wrote."""
+def in_child(module: str, job: dict, arrays: dict[str, np.ndarray], timeout: float) -> tuple[dict, dict]:
+    """Run `work` of an android_bench module in another process; what it found, and the arrays it left.
+
+    Raises:
+        ValueError: the inputs don't fit the file.
+        RuntimeError: LiteRT refuses the file, the child was killed by a signal, or took longer than `timeout` seconds.
+    """
     with tempfile.TemporaryDirectory(prefix="host-") as folder:
         np.savez(Path(folder, "inputs.npz"), **arrays)
         Path(folder, "job.json").write_text(json.dumps(job))
         root = str(Path(__file__).resolve().parent.parent)
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-        command = [sys.executable, "-c", "import sys; from android_bench.host import _work; _work(sys.argv[1])", folder]
+        code = f"import sys; from android_bench.{module} import work; work(sys.argv[1])"
+        command = [sys.executable, "-c", code, folder]
         try:
             done = subprocess.run(
                 command, env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)}, stdin=subprocess.DEVNULL,
@@ -134,14 +140,16 @@ def _in_child(job: dict, arrays: dict[str, np.ndarray], timeout: float) -> dict:
             last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
             raise RuntimeError(f"The child that runs {job['path']} ended with code {done.returncode}: {last[0]}")
         found = json.loads(result.read_text())
+        left = Path(folder, "outputs.npz")
+        arrays = dict(np.load(left, allow_pickle=False)) if left.exists() else {}
     if "wrong_input" in found:
         raise ValueError(found["wrong_input"])
     if "refused" in found:
         raise RuntimeError(f"LiteRT can't run {job['path']}: {found['refused']}")
-    return found
+    return found, arrays
 
 
-def _computer() -> dict[str, Any]:
+def computer() -> dict[str, Any]:
     """The processor's name, the cores this process may use, the frequency governor: what a reader must know."""
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
@@ -156,14 +164,14 @@ def _computer() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _work(folder: str) -> None:
-    """The child: load, warm up, time, and write result.json."""
+def work(folder: str, task=None) -> None:
+    """The child: do `task` (time the file) on job.json and inputs.npz, and write result.json."""
     job = json.loads(Path(folder, "job.json").read_text())
     with np.load(Path(folder, "inputs.npz"), allow_pickle=False) as stored:
         arrays = dict(stored)
     try:
-        found = _timed(job, arrays)
-    except _WrongInput as error:
+        found = (task or _timed)(job, arrays)
+    except WrongInput as error:
         found = {"wrong_input": str(error)}
     except (ValueError, RuntimeError) as error:
         found = {"refused": str(error).strip()}
@@ -178,7 +186,7 @@ def _timed(job: dict, arrays: dict[str, np.ndarray]) -> dict:
     start = time.perf_counter_ns()
     interpreter = Interpreter(job["path"], num_threads=job["threads"], experimental_op_resolver_type=kernels)
     details = interpreter.get_input_details()
-    feeds = _feeds(details, arrays)
+    feeds = feeds_for(details, arrays)
     for detail, feed in zip(details, feeds, strict=True):
         if tuple(detail["shape"]) != feed.shape:
             interpreter.resize_tensor_input(detail["index"], feed.shape)
@@ -213,11 +221,11 @@ def _timed(job: dict, arrays: dict[str, np.ndarray]) -> dict:
     }  # fmt: skip
 
 
-class _WrongInput(ValueError):
-    pass
+class WrongInput(ValueError):
+    """The inputs don't fit the file; the parent raises it as ValueError."""
 
 
-def _feeds(details, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
+def feeds_for(details, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
     """One array for each input, in its dtype."""
     if not arrays:
         return [_random(detail) for detail in details]
@@ -227,10 +235,10 @@ def _feeds(details, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
         keys = [key for key in arrays if key in (str(index), name) or name.endswith((f"_{key}:0", f"_{key}"))]
         if len(keys) != 1 or len(arrays) != len(details):
             names = [detail["name"] for detail in details]
-            raise _WrongInput(f"Expected one array for each input: {names}. Received: {sorted(arrays)}")
+            raise WrongInput(f"Expected one array for each input: {names}. Received: {sorted(arrays)}")
         array, shape = arrays[keys[0]], detail["shape_signature"]
         if array.ndim != len(shape) or any(w not in (-1, g) for w, g in zip(shape, array.shape, strict=True)):
-            raise _WrongInput(f"Input {name!r} takes {tuple(map(int, shape))} (-1: any). Received: {array.shape}")
+            raise WrongInput(f"Input {name!r} takes {tuple(map(int, shape))} (-1: any). Received: {array.shape}")
         scale, zero = detail["quantization"]
         if scale and array.dtype != detail["dtype"]:
             limits = np.iinfo(detail["dtype"])
@@ -243,7 +251,7 @@ def _random(detail) -> np.ndarray:
     """A batch of one of random numbers that no kernel refuses."""
     shape, dtype = [int(n) for n in detail["shape"]], np.dtype(detail["dtype"])
     if any(n == -1 for n in detail["shape_signature"][1:]):
-        raise _WrongInput(
+        raise WrongInput(
             f"Input {detail['name']!r} has the shape {detail['shape_signature'].tolist()}: -1 after the batch is a "
             "size that only you know. Give `inputs`, an array of the size that the device will see."
         )
@@ -255,7 +263,7 @@ def _random(detail) -> np.ndarray:
         return random.integers(limits.min, limits.max, shape, dtype, endpoint=True)
     if dtype.kind in "iub":
         return np.zeros(shape, dtype)
-    raise _WrongInput(f"Input {detail['name']!r} takes {dtype}, which can't be made up. Give `inputs`.")
+    raise WrongInput(f"Input {detail['name']!r} takes {dtype}, which can't be made up. Give `inputs`.")
 
 
 def _memory(field: str) -> int:

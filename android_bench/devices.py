@@ -1,0 +1,135 @@
+"""What runs jobs: a phone behind adb, or this computer through the same pipeline."""
+
+import contextlib
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from android_bench import host
+from android_bench.accuracy import score
+from android_bench.binary import Binary, choose
+from android_bench.device import core_mask, describe
+from android_bench.job import Job
+from android_bench.lock import hold
+from android_bench.measure import JobFailed, Measurer, References, Wishes
+from android_bench.phones import Found
+from android_bench.session import Session, open_session
+from android_bench.settings import Wanted
+
+HOST = "host"
+
+
+@dataclasses.dataclass(frozen=True)
+class Means:
+    """What phones are measured with, the same for all of them. `patience`: seconds to wait for a phone that is gone."""
+
+    wishes: Wishes
+    references: References | None
+    binaries: tuple[Binary, ...] = ()
+    libraries: tuple[str, ...] = ()
+    wanted: Wanted = Wanted()
+    patience: float = 60.0
+
+
+class PhoneDevice:
+    """A phone with an open session."""
+
+    def __init__(self, serial: str, session: Session, measurer: Measurer):
+        self.serial, self.session, self.measurer = serial, session, measurer
+
+    def run(self, job: Job) -> dict:
+        configuration = job.configuration
+        if configuration.mask:
+            mask = core_mask(self.session.facts, configuration.mask)
+            job = dataclasses.replace(job, configuration=dataclasses.replace(configuration, mask=mask))
+        return self.measurer.run(job)
+
+    def recover(self) -> None:
+        """Wait for the phone and end what the lost job left; DeviceLost if it does not come back."""
+        self.session.phone.wait(self.session.patience)
+        self.session.end_leftovers()
+
+
+@contextlib.contextmanager
+def open_phone(found: Found, means: Means):
+    """The phone, locked, prepared, and left as it was found.
+
+    Raises:
+        NoBinary: none of the binaries runs on it. Busy: another android-bench has it. AdbError: it refuses.
+    """
+    binary, abi = choose(list(means.binaries), found.facts.abis, found.label)
+    with hold(found.serial):
+        session = Session(found.phone, found.facts, binary, abi, means.patience)
+        with open_session(session, means.wanted, means.libraries):
+            yield PhoneDevice(found.serial, session, Measurer(session, means.wishes, means.references))
+
+
+def phone_facts(found: Found, means: Means) -> dict:
+    """What devices.json and every row say about the phone and the program on it."""
+    binary, abi = choose(list(means.binaries), found.facts.abis, found.label)
+    facts = describe(found.facts) | {
+        "abi": abi, "serial": found.serial,
+        "binary": {"sha256": binary.sha256, "tool": "litert2" if binary.litert2 else "tflite"},
+        "fixed_performance": means.wanted.fixed_performance or None,
+    }  # fmt: skip
+    kind = "emulated" if found.facts.emulated else "android"
+    return {"label": found.label, "kind": kind, "facts": {k: v for k, v in facts.items() if v not in (None, False)},
+            "versions": {"benchmark_model": binary.sha256[:12]}}  # fmt: skip
+
+
+class HostDevice:
+    """This computer: delegates cpu and builtin, no energy, no thermals."""
+
+    serial = HOST
+
+    def __init__(self, means: Means):
+        self.means = means
+
+    def run(self, job: Job) -> dict:
+        configuration, path = job.configuration, Path(job.configuration.model.path)
+        if configuration.delegate not in ("cpu", "builtin") or configuration.mask:
+            raise JobFailed("this computer has the delegates cpu and builtin, and no core masks")
+        xnnpack = configuration.delegate == "cpu"
+        if job.kind == "accuracy":
+            expected = self.means.references.get(configuration.model, xnnpack)
+            return score(expected, expected.scores, self.means.wishes.pack.labels)
+        if job.kind != "latency":
+            raise JobFailed(f"{job.kind} is measured on phones only")
+        timing = self.means.wishes.timing
+        try:
+            found = host.measure(
+                path, threads=configuration.threads, runs=timing.runs, min_seconds=timing.min_seconds,
+                max_seconds=timing.max_seconds, warmup=timing.warmup_runs, xnnpack=xnnpack,
+            )  # fmt: skip
+        except RuntimeError as error:
+            raise JobFailed(str(error)) from None
+        return _repetition(found)
+
+    def recover(self) -> None:
+        """Nothing can be lost here."""
+
+
+@contextlib.contextmanager
+def open_host(means: Means):
+    """This computer, locked like a phone."""
+    with hold(HOST):
+        yield HostDevice(means)
+
+
+def host_facts() -> dict:
+    """What devices.json and every row say about this computer."""
+    facts = host.computer()
+    return {"label": f"this computer ({facts['cpu']})", "kind": "host",
+            "facts": {k: v for k, v in facts.items() if v is not None}}  # fmt: skip
+
+
+def _repetition(found: host.HostMeasurement) -> dict:
+    times = np.array(found.times_us)
+    return {
+        "p5_us": float(np.percentile(times, 5)), "p50_us": found.latency_p50_us, "p95_us": found.latency_p95_us,
+        "mean_us": found.latency_mean_us, "std_us": found.latency_std_us, "min_us": found.latency_min_us,
+        "max_us": found.latency_max_us, "count": found.runs, "init_us": found.init_us, "first_us": found.first_run_us,
+        "cpu_percent": found.cpu_percent, "system_percent": None, "throttled": None, "ran_on": found.delegate,
+        "note": None, "unconsumed": [], "tool": "ai_edge_litert", "peak_memory_bytes": found.peak_memory_bytes,
+    }  # fmt: skip

@@ -1,0 +1,239 @@
+"""One job on one phone: run it, and give back what was found, as JSON holds it."""
+
+import dataclasses
+import shlex
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from android_bench import command, power, reference
+from android_bench.accuracy import Pack, score
+from android_bench.adb import safe_name
+from android_bench.job import Configuration, Job
+from android_bench.parse import BenchmarkLog, parse_log
+from android_bench.session import FOLDER, Session
+from android_bench.thermal import Snapshot, throttled, warm
+
+RETRIED = (137, 139, 90)  # killed, crashed, output missing: may not happen again
+STEP_SECONDS = 20  # of one point of the --sustain curve
+MIB = 1024 * 1024
+
+
+class JobFailed(RuntimeError):
+    """The phone is there, but the job gave no numbers. `retry`: it may the next time."""
+
+    def __init__(self, message: str, retry: bool = False):
+        super().__init__(message)
+        self.retry = retry
+
+
+@dataclasses.dataclass(frozen=True)
+class Cooling:
+    """Wait before each latency run until skin and battery are below `celsius`, but not longer than `max_seconds`."""
+
+    celsius: float | None = 37.0
+    max_seconds: float = 300.0
+    poll_seconds: float = 5.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Wishes:
+    """What to measure, and how long."""
+
+    timing: command.Timing = command.Timing()
+    cooling: Cooling = Cooling()
+    pack: Pack | None = None
+    sustain_minutes: float = 0
+    energy_minutes: float = 0
+
+
+class References:
+    """This computer's outputs, made once for each file and kind of kernels, whichever phone asks first."""
+
+    def __init__(self, pack: Pack):
+        self.pack, self.made, self.lock = pack, {}, threading.Lock()
+
+    def get(self, model, xnnpack: bool, single: bool = False) -> reference.Reference:
+        """`single`: one sample a run even where the file takes a batch.
+
+        Raises:
+            JobFailed: the data doesn't fit the file, or it can't be run here.
+        """
+        key = (model.sha256, xnnpack, single)
+        with self.lock:
+            if key not in self.made:
+                try:
+                    self.made[key] = reference.make(model.path, self.pack.feeds, xnnpack=xnnpack, single=single)
+                except (ValueError, RuntimeError) as error:
+                    raise JobFailed(f"accuracy: {error}") from None
+            return self.made[key]
+
+
+class Measurer:
+    """Runs the jobs of one phone. `start` is the snapshot that "cool" is compared with."""
+
+    def __init__(self, session: Session, wishes: Wishes, references: References | None):
+        self.session, self.wishes, self.references = session, wishes, references
+        self.start: Snapshot | None = None
+
+    def run(self, job: Job) -> dict:
+        """What the job found.
+
+        Raises:
+            JobFailed: the tool failed, or what it wrote can't be used.
+            AdbError: the phone refused (full, not authorized) or was lost.
+        """
+        name = f"{safe_name(job.configuration.model.id)}-{job.kind}-{job.repetition}"
+        model = self.session.phone.push(job.configuration.model.path, f"{FOLDER}/models")
+        found = getattr(self, f"_{job.kind}")(job, name, model)
+        self.session.forget(name)
+        return found
+
+    def _latency(self, job: Job, name: str, model: str) -> dict:
+        cooled, before = self._cool()
+        log, ran = self._timed(job.configuration, name, model, self.wishes.timing)
+        after = self.session.snapshot()
+        found = _repetition(log, ran, before, after, self.session.fixed_performance) | {"cooled": cooled}
+        if job.repetition == 0:
+            found["peak_memory_bytes"] = self._memory(job.configuration, name, model)
+        return found
+
+    def _cool(self) -> tuple[str | None, Snapshot]:
+        """Wait until the phone is cool; what was waited for in words, and the last snapshot."""
+        cooling, begin = self.wishes.cooling, time.monotonic()
+        reason, snapshot = None, self.session.snapshot()
+        self.start = self.start or snapshot
+        while still := warm(snapshot, cooling.celsius, self.start):
+            waited = time.monotonic() - begin
+            if waited >= cooling.max_seconds:
+                return f"did not cool in {waited:.0f} s: {still}", snapshot
+            reason = reason or still
+            self.session.phone.pause(min(cooling.poll_seconds, cooling.max_seconds - waited))
+            snapshot = self.session.snapshot()
+        return (f"waited {time.monotonic() - begin:.0f} s: {reason}" if reason else None), snapshot
+
+    def _timed(self, configuration: Configuration, name: str, model: str, timing: command.Timing):
+        argv = command.latency(*self._common(configuration, model), timing, self._tool)
+        ran = self.session.run(name, argv, limit=60 + 2 * timing.max_seconds, mask=configuration.mask)
+        log = parse_log(ran.log, ran.code)
+        if log.failure:
+            raise JobFailed(log.failure, ran.code in RETRIED)
+        if log.timed is None or log.timed.mean_us is None:
+            raise JobFailed("the tool ended well, but printed no timed runs")
+        return log, ran
+
+    def _memory(self, configuration: Configuration, name: str, model: str) -> int | None:
+        argv = command.memory(*self._common(configuration, model), self._tool)
+        ran = self.session.run(name, argv, limit=120, period=0.05, mask=configuration.mask)
+        log = parse_log(ran.log, ran.code)
+        if log.failure:
+            return None
+        return round(log.peak_memory_mb * MIB) if log.peak_memory_mb else ran.cpu.peak_memory_bytes
+
+    def _accuracy(self, job: Job, name: str, model: str) -> dict:
+        missing = {"input_layer_value_files", "output_filepath"} - self.session.flags
+        if self.session.binary.litert2 or (self.session.flags and missing):
+            raise JobFailed("this benchmark_model can't take inputs and write outputs: give TensorFlow Lite's own")
+        xnnpack = job.configuration.delegate != "builtin"
+        expected = self.references.get(job.configuration.model, xnnpack)
+        try:
+            return self._scored(job, name, model, expected)
+        except JobFailed as failed:
+            if failed.retry or expected.chunk == 1 or not expected.dynamic:
+                raise
+        return self._scored(job, name, model, self.references.get(job.configuration.model, xnnpack, single=True))
+
+    def _scored(self, job: Job, name: str, model: str, expected: reference.Reference) -> dict:
+        configuration, packs = job.configuration, []
+        for number, content in enumerate(expected.packs):
+            packs += [self._pushed(content, f"x{number}"), str(len(content) // expected.chunks)]
+        inputs = [(layer.name, layer.shape) for layer in expected.inputs]
+        argv = command.outputs(*self._common(configuration, model), inputs)
+        words = ["sh", self.session.scripts["eval.sh"], str(expected.chunks), str(expected.chunk_bytes),
+                 str(len(inputs)), *packs, *argv]  # fmt: skip
+        ran = self.session.run(name, words, limit=300 + 20 * expected.chunks, mask=configuration.mask)
+        if ran.code == 90:
+            raise JobFailed(f"the tool wrote no output or a short one: {ran.log.strip()[-200:]}", retry=True)
+        log = parse_log(ran.log, ran.code)
+        if log.failure:
+            raise JobFailed(log.failure, ran.code in RETRIED)
+        size = expected.chunks * expected.chunk_bytes
+        content = self.session.phone.pull(f"{self.session.folder(name)}/outputs", size)
+        try:
+            scores = expected.read(content)
+        except ValueError as error:
+            raise JobFailed(f"the outputs can't be used: {error}", retry=True) from None
+        return score(expected, scores, self.wishes.pack.labels)
+
+    def _pushed(self, content: bytes, name: str) -> str:
+        path = Path(self.session.scratch, name)
+        path.write_bytes(content)
+        return self.session.phone.push(path, f"{FOLDER}/data")
+
+    def _sustain(self, job: Job, name: str, model: str) -> dict:
+        timing = command.Timing(runs=1, min_seconds=STEP_SECONDS, max_seconds=2 * STEP_SECONDS, warmup_runs=0,
+                                warmup_seconds=0)  # fmt: skip
+        _, snapshot = self._cool()
+        begin, points = snapshot.uptime_seconds, []
+        while not points or points[-1]["minute"] < self.wishes.sustain_minutes:
+            log, ran = self._timed(job.configuration, name, model, timing)
+            snapshot = self.session.snapshot()
+            points.append({
+                "minute": round((snapshot.uptime_seconds - begin) / 60, 2),
+                "p50_us": log.timed.median_us or log.timed.mean_us,
+                "celsius": snapshot.celsius(), "status": snapshot.thermal.status,
+                "clocks_khz": list(ran.cpu.mean_clocks_khz),
+            })  # fmt: skip
+        return {"sustain": points}
+
+    def _energy(self, job: Job, name: str, model: str) -> dict:
+        seconds, facts = 60 * self.wishes.energy_minutes, self.session.facts
+        timing = command.Timing(runs=1, min_seconds=seconds, max_seconds=2 * seconds, warmup_runs=0, warmup_seconds=0)
+        argv = command.latency(*self._common(job.configuration, model), timing, self._tool)
+        words = ["sh", self.session.scripts["energy.sh"], f"{min(5, max(0.5, seconds / 120)):g}", f"{seconds / 2:g}",
+                 "power", *argv]  # fmt: skip
+        environment = f"CURRENT_FILE={shlex.quote(facts.power_supply or '')} ODPM={int(facts.has_odpm)}"
+        self._cool()
+        ran = self.session.run(name, words, limit=4 * seconds + 120, period=5, mask=job.configuration.mask,
+                               environment=environment)  # fmt: skip
+        log = parse_log(ran.log, ran.code)
+        if log.failure or log.timed is None:
+            raise JobFailed(log.failure or "the tool printed no timed runs", ran.code in RETRIED)
+        content = self.session.phone.pull(f"{self.session.folder(name)}/power", limit=200_000_000)
+        found = power.energy(power.read_trace(content.decode(errors="replace")), log.timed.count or 0)
+        return {"energy": _energy_facts(found)}
+
+    @property
+    def _tool(self) -> str:
+        return "litert2" if self.session.binary.litert2 else "tflite"
+
+    def _common(self, configuration: Configuration, model: str) -> tuple[str, str, int, str]:
+        return self.session.program, model, configuration.threads, configuration.delegate
+
+
+def _repetition(log: BenchmarkLog, ran, before: Snapshot, after: Snapshot, fixed_performance: bool) -> dict:
+    """The facts of one latency run, in the words of a result row."""
+    timed = log.timed
+    return {
+        "p5_us": timed.p5_us, "p50_us": timed.median_us, "p95_us": timed.p95_us, "mean_us": timed.mean_us,
+        "std_us": timed.std_us, "min_us": timed.min_us, "max_us": timed.max_us, "count": timed.count,
+        "init_us": log.init_us, "first_us": log.first_us,
+        "cpu_percent": ran.cpu.process_percent, "system_percent": ran.cpu.system_percent,
+        "clocks_khz": list(ran.cpu.mean_clocks_khz), "cpus_allowed": ran.cpu.cpus_allowed,
+        "celsius_before": before.celsius(), "celsius_after": after.celsius(),
+        "status_before": before.thermal.status, "status_after": after.thermal.status,
+        "battery_percent": after.battery.level_percent,
+        "throttled": throttled(before, after, fixed_performance=fixed_performance),
+        "ran_on": log.ran_on, "note": log.note, "unconsumed": list(log.unconsumed), "tool": log.tool,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }  # fmt: skip
+
+
+def _energy_facts(found) -> dict:
+    if isinstance(found, power.Refusal):
+        return {"refused": found.reason, "minutes_needed": found.minutes_needed}
+    values = dataclasses.asdict(found)
+    values["joules"] = values.pop("joules_per_inference")
+    return values
+

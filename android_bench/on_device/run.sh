@@ -1,0 +1,55 @@
+# usage: sh run.sh FOLDER PERIOD LIMIT COMMAND [ARGUMENT ...]
+# Runs COMMAND with its output in FOLDER/log, samples it every PERIOD seconds, kills it after LIMIT whole seconds, and
+# at last writes FOLDER/rc, which says that everything else is there. CLOCKS: files of the clocks to sample.
+folder=$1 period=$2 limit=$3
+shift 3
+mkdir -p "$folder" && cd "$folder" || exit 98
+rm -f rc times samples log
+echo $$ >pid
+
+mark() {
+    cat /proc/uptime
+    head -n 1 /proc/stat
+}
+
+sample() { # CHILD
+    echo "@ $(cat /proc/uptime)"
+    head -n 1 /proc/stat
+    cat "/proc/$1/stat"
+    grep -e VmHWM -e VmRSS -e Cpus_allowed_list "/proc/$1/status"
+    line=clocks
+    for file in $CLOCKS; do
+        read -r clock <"$file" || clock=-
+        line="$line $clock"
+    done
+    echo "$line"
+}
+
+watch() { # CHILD
+    trap 'kill "$sleeper"; exit' TERM
+    start=$(cut -d. -f1 /proc/uptime)
+    while [ -e "/proc/$1/stat" ] && [ -e "/proc/$$" ]; do
+        sleep "$period" &
+        sleeper=$!
+        wait "$sleeper"
+        sample "$1" >>samples 2>/dev/null
+        [ $(($(cut -d. -f1 /proc/uptime) - start)) -le "$limit" ] || kill -9 "$1"
+    done
+}
+
+mark >begin
+(
+    "$@" >log 2>&1 </dev/null &
+    child=$!
+    echo "$child" >child
+    watch "$child" &
+    watcher=$!
+    wait "$child"
+    code=$?
+    times >times
+    kill "$watcher" 2>/dev/null
+    wait "$watcher" 2>/dev/null
+    echo "$code" >code
+)
+mark >end
+mv code rc

@@ -1,0 +1,94 @@
+"""Which phones there are behind the adb servers, each counted once, and which of them the user means."""
+
+import collections
+import dataclasses
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from android_bench.adb import AdbError, Phone, Server
+from android_bench.device import DeviceError, Facts, facts_command, read_facts
+from android_bench.transports import Attached
+
+
+class NoChoice(ValueError):
+    """No phone, or not clear which; the message says what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A phone that answers. `serial` is its own number, the same on USB and Wi-Fi; `label` is unique among them."""
+
+    phone: Phone
+    facts: Facts
+    serial: str
+    label: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    """All phones that answer, and in words why others can't be used."""
+
+    phones: tuple[Found, ...]
+    problems: tuple[str, ...]
+
+
+def survey(servers: list[Server], stop: threading.Event | None = None) -> Survey:
+    """Ask every attached phone for its facts; phones that don't answer become problems, never errors."""
+    lines = [(server, line) for server in servers for line in server.attached()]
+    problems = [f"{line.serial} is {line.state}: {line.advice}." for _, line in lines if line.advice]
+    ready = [(server, line) for server, line in lines if not line.advice]
+    with ThreadPoolExecutor(max(1, len(ready))) as pool:
+        answers = list(pool.map(lambda pair: _ask(*pair, stop), ready))
+    problems += [answer for answer in answers if isinstance(answer, str)]
+    phones = {}
+    for _, phone, facts in sorted((a for a in answers if not isinstance(a, str)), key=lambda a: _wireless(a[0])):
+        phones.setdefault(facts.serial or phone.serial, (phone, facts))
+    names = {serial: facts.name or facts.model or serial for serial, (_, facts) in phones.items()}
+    count = collections.Counter(names.values())
+    found = [
+        Found(phone, facts, serial, names[serial] + (f" ({serial[-4:]})" if count[names[serial]] > 1 else ""))
+        for serial, (phone, facts) in phones.items()
+    ]
+    return Survey(tuple(sorted(found, key=lambda item: (item.label, item.serial))), tuple(problems))
+
+
+def choose(found: Survey, wanted: list[str]) -> list[Found]:
+    """The phones that `--device` names (serials or names, or "all"); without it the only one there is.
+
+    Raises:
+        NoChoice: no phone, several and no choice, or a name that none has.
+    """
+    known = ", ".join(f"{item.phone.serial} ({item.label})" for item in found.phones)
+    if not found.phones:
+        raise NoChoice(" ".join(found.problems) or (
+            "No phone is attached: plug one in with USB debugging on (Settings > Developer options), or name a "
+            "wireless one with --connect HOST:PORT; --device host measures on this computer."
+        ))  # fmt: skip
+    if wanted == ["all"]:
+        return list(found.phones)
+    if not wanted:
+        if len(found.phones) > 1:
+            raise NoChoice(f"{len(found.phones)} phones are attached; choose with --device SERIAL[,SERIAL] or "
+                           f"--device all: {known}.")  # fmt: skip
+        return list(found.phones)
+    chosen = {}
+    for name in wanted:
+        matching = [item for item in found.phones if name in (item.phone.serial, item.serial, item.label)]
+        if len(matching) != 1:
+            raise NoChoice(" ".join([f"Expected the serial of an attached phone. Received: {name!r}. Attached: "
+                                     f"{known}.", *found.problems]))  # fmt: skip
+        chosen[matching[0].serial] = matching[0]
+    return list(chosen.values())
+
+
+def _ask(server: Server, line: Attached, stop) -> tuple[Attached, Phone, Facts] | str:
+    phone = Phone(server, line.serial, stop)
+    try:
+        return line, phone, read_facts(phone.shell(facts_command(), timeout=30).output)
+    except (AdbError, DeviceError) as error:
+        return f"{line.serial} does not answer: {error}"
+
+
+def _wireless(line: Attached) -> bool:
+    return ":" in line.serial or "_adb-tls" in line.serial
+

@@ -1,0 +1,185 @@
+"""One phone, made ready: files pushed, settings changed, commands started detached and waited for."""
+
+import contextlib
+import dataclasses
+import importlib.resources
+import re
+import shlex
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from android_bench import settings
+from android_bench.adb import AdbError, DeviceLost, DeviceTimeout, Phone
+from android_bench.binary import Binary, known_flags
+from android_bench.cpu import CpuUse, cpu_use
+from android_bench.device import Facts, snapshot_command
+from android_bench.thermal import Snapshot, read_snapshot, sections
+
+FOLDER = "/data/local/tmp/android_bench"
+LOG_BYTES, SAMPLE_BYTES = 400_000, 4_000_000  # read back at most
+WAIT = 20  # seconds that one shell call waits for the end of a command
+
+
+@dataclasses.dataclass(frozen=True)
+class Ran:
+    """A command that ended on the phone."""
+
+    code: int
+    log: str
+    cpu: CpuUse
+    seconds: float  # from start to end, on the phone's clock
+
+
+class Session:
+    """A phone ready to run jobs. Use `open_session`.
+
+    Attributes:
+        phone, facts, binary, abi: what runs where.
+        flags: the flags that the binary knows; empty where its help can't be read.
+        program: the binary's path on the phone. fixed_performance: whether that mode is on.
+        scratch: a folder on this computer, while the session is open.
+    """
+
+    def __init__(self, phone: Phone, facts: Facts, binary: Binary, abi: str, patience: float = 60):
+        self.phone, self.facts, self.binary, self.abi, self.patience = phone, facts, binary, abi, patience
+        self.flags: frozenset[str] = frozenset()
+        self.program, self.fixed_performance = "", False
+        self.scripts: dict[str, str] = {}
+        self.libraries = self.scratch = ""
+
+    def prepare(self, wanted: settings.Wanted, libraries=()) -> None:
+        """End what an earlier harness left, push what every job needs, change the settings.
+
+        Raises:
+            AdbError: the phone refuses something every job needs.
+        """
+        self.end_leftovers()
+        self.fixed_performance = settings.apply(self.phone, FOLDER, wanted)
+        for name in ("run.sh", "eval.sh", "energy.sh"):
+            self.scripts[name] = self.phone.push(self._script(name), f"{FOLDER}/scripts")
+        self.program = self.phone.push(self.binary.path, f"{FOLDER}/bin")
+        for path in libraries:
+            self.libraries = f"{FOLDER}/lib"
+            pushed, name = shlex.quote(self.phone.push(path, f"{FOLDER}/lib/kept")), shlex.quote(Path(path).name)
+            self.phone.shell(f"cd {FOLDER}/lib && ln -sf {pushed} {name}")
+        self.flags = known_flags(self.phone.shell(f"{self._environment()} {shlex.quote(self.program)} --help").output)
+
+    def run(self, name: str, argv: list[str], *, limit: float, period: float = 0.5, mask: str = "",
+            environment: str = "") -> Ran:  # fmt: skip
+        """Start `argv` in the folder jobs/NAME and wait for its end, also beyond a link that drops and comes back.
+
+        Raises:
+            DeviceLost: the phone did not come back within `patience` seconds, or was restarted.
+            DeviceTimeout: the command did not end within `limit` seconds and a little; it is killed.
+        """
+        folder = self.folder(name)
+        words = [self.scripts["run.sh"], folder, f"{period:g}", str(max(1, round(limit))), *self._pinned(mask), *argv]
+        clocks = " ".join(f"{cluster.policy}/scaling_cur_freq" for cluster in self.facts.clusters)
+        start = (
+            f"mkdir -p {shlex.quote(folder)}; rm -f {shlex.quote(folder)}/rc; CLOCKS={shlex.quote(clocks)} "
+            f"{self._environment()} {environment} nohup $(command -v setsid) sh {shlex.join(words)} "
+            ">/dev/null 2>&1 </dev/null &\n"
+        )
+        deadline = time.monotonic() + limit + self.patience
+        while True:
+            try:
+                answer = self.phone.shell(start + _wait(folder), timeout=WAIT + min(30, self.patience))
+                if answer.code == 0:
+                    return _ran(answer.output, self.phone.serial)
+                if answer.code == 3:
+                    raise DeviceLost(f"{self.phone.serial}: the command vanished; was the phone restarted?")
+            except DeviceTimeout:
+                self.phone.wait(self.patience)
+                self.end_leftovers()
+                raise
+            except DeviceLost:
+                self.phone.wait(self.patience)
+                if start and self.phone.shell(f"[ -e {shlex.quote(folder)}/pid ]").code:
+                    raise
+            start = ""
+            if time.monotonic() > deadline:
+                self.end_leftovers()
+                raise DeviceTimeout(f"{self.phone.serial}: no end within {limit:.0f} s; it was killed.")
+
+    def snapshot(self) -> Snapshot:
+        """Heat, battery and clocks now."""
+        return read_snapshot(self.phone.shell(snapshot_command()).output)
+
+    def folder(self, name: str) -> str:
+        return f"{FOLDER}/jobs/{name}"
+
+    def forget(self, name: str) -> None:
+        """Remove a job's folder."""
+        self.phone.shell(f"rm -rf {shlex.quote(self.folder(name))}")
+
+    def end_leftovers(self) -> None:
+        """Kill what jobs of ours left running, found by their pid files and their command lines; remove their files."""
+        self.phone.shell(
+            f"for file in {FOLDER}/jobs/*/pid {FOLDER}/jobs/*/child; do\n"
+            '[ -f "$file" ] && pid=$(cat "$file") && [ -n "$pid" ] || continue\n'
+            f'tr "\\000" " " <"/proc/$pid/cmdline" 2>/dev/null | grep -q {FOLDER} || continue\n'
+            'kill -9 "-$pid" 2>/dev/null || kill -9 "$pid"\ndone\n'
+            f"rm -rf {FOLDER}/jobs"
+        )
+
+    def close(self) -> None:
+        """End and remove what is left of the jobs, and put the settings back; the pushed files stay for next time."""
+        self.phone.stop = threading.Event()  # a user's Ctrl-C must not keep the settings changed
+        self.phone.wait(min(30, self.patience))
+        self.end_leftovers()
+        settings.restore(self.phone, FOLDER)
+
+    def _script(self, name: str) -> Path:
+        """A file here with a script of the package, which may be zipped."""
+        path = Path(self.scratch, name)
+        path.write_bytes(importlib.resources.files("android_bench").joinpath("on_device", name).read_bytes())
+        return path
+
+    def _pinned(self, mask: str) -> list[str]:
+        return ["taskset", mask] if mask else []
+
+    def _environment(self) -> str:
+        return f"LD_LIBRARY_PATH={shlex.quote(self.libraries)}" if self.libraries else ""
+
+
+@contextlib.contextmanager
+def open_session(session: Session, wanted: settings.Wanted, libraries=()):
+    """The session, prepared; whatever happens, the phone is left as it was found if it can be reached."""
+    with tempfile.TemporaryDirectory(prefix="android_bench-") as session.scratch:
+        try:
+            session.prepare(wanted, libraries)
+            yield session
+        finally:
+            with contextlib.suppress(AdbError):  # lost for good: its settings come back when it is next seen
+                session.close()
+
+
+def clean(phone: Phone) -> None:
+    """Put settings back and remove everything that was ever pushed."""
+    settings.restore(phone, FOLDER)
+    phone.shell(f"rm -rf {FOLDER}")
+
+
+def _wait(folder: str) -> str:
+    """The shell command that waits for a job: 0 ended (and its files follow), 2 still running, 3 gone."""
+    return (
+        f"cd {shlex.quote(folder)} || exit 3\nturn=0\n"
+        f"while [ ! -f rc ] && [ $turn -lt {WAIT * 10} ]; do sleep 0.1; turn=$((turn + 1)); done\n"
+        'if [ ! -f rc ]; then [ -f pid ] && [ -e "/proc/$(cat pid)" ] && exit 2; sleep 0.3; [ -f rc ] || exit 3; fi\n'
+        "for file in rc begin end times; do echo @@$file; cat $file; done\n"
+        f"echo @@samples; tail -c {SAMPLE_BYTES} samples 2>/dev/null\necho; echo @@log; head -c {LOG_BYTES} log"
+    )
+
+
+def _ran(text: str, serial: str) -> Ran:
+    head, _, log = text.partition("\n@@log\n")
+    parts = sections(head)
+    code = parts.get("rc", "").strip()
+    clocks = [re.match(r"\d+\.\d+", parts.get(name, "")) for name in ("begin", "end")]
+    if not code.isdecimal() or not all(clocks):
+        raise DeviceLost(f"{serial}: what a command left is not whole: restarted, or storage full?")
+    begin, end = (float(clock[0]) for clock in clocks)
+    use = cpu_use(parts.get("begin", ""), parts.get("end", ""), parts.get("times", ""), parts.get("samples", ""))
+    return Ran(int(code), log, use, end - begin)

@@ -1,0 +1,79 @@
+"""Settings that are changed on a phone while it is measured, and put back: on success, failure, Ctrl-C, or next time.
+
+What they were is written to a script on the phone before anything is changed. A harness that dies leaves the script
+there, and the next one that sees the phone (or `android-bench clean`) runs it first.
+"""
+
+import dataclasses
+import re
+import shlex
+
+from android_bench.adb import AdbError, Phone
+
+NAMES = {  # setting -> its namespace
+    "stay_on_while_plugged_in": "global",
+    "screen_off_timeout": "system",
+    "screen_brightness_mode": "system",
+    "screen_brightness": "system",
+}
+NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+FIXED = "cmd power set-fixed-performance-mode-enabled"
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What a phone should be set to: `brightness` 0..255 or None to leave it."""
+
+    stay_awake: bool = True
+    brightness: int | None = None
+    fixed_performance: bool = False
+
+    def values(self) -> dict[str, str]:
+        found = {}
+        if self.stay_awake:
+            found |= {"stay_on_while_plugged_in": "7", "screen_off_timeout": str(2**31 - 1)}
+        if self.brightness is not None:
+            found |= {"screen_brightness_mode": "0", "screen_brightness": str(self.brightness)}
+        return found
+
+
+def apply(phone: Phone, folder: str, wanted: Wanted) -> bool:
+    """Put back what an earlier harness left, write down what is set now, then set what is wanted.
+
+    Returns whether the phone is in fixed-performance mode (Android 11 and later; some refuse it).
+    """
+    restore(phone, folder)
+    values = wanted.values()
+    before = {name: phone.shell(f"settings get {NAMES[name]} {name}").output.strip() for name in values}
+    before = {name: old for name, old in before.items() if old == "null" or NUMBER.fullmatch(old)}
+    lines = [_put(name, old) for name, old in before.items()]
+    lines += [f"{FIXED} false"] if wanted.fixed_performance else []
+    if not lines:
+        return False
+    script = _script(folder)
+    text = shlex.quote("\n".join(lines) + "\n")
+    wrote = phone.shell(f"mkdir -p {shlex.quote(folder)} && printf %s {text} >{script}.part && mv -f {script}.part "
+                        f"{script}")  # fmt: skip
+    if wrote.code:
+        raise AdbError(f"{phone.serial}: can't write to {folder} ({wrote.output.strip()[-200:]}), so nothing is set.")
+    changes = [_put(name, values[name]) for name in before]
+    changes += ["input keyevent 224"] if wanted.stay_awake else []  # KEYCODE_WAKEUP
+    phone.shell("\n".join(changes))
+    return wanted.fixed_performance and phone.shell(f"{FIXED} true").code == 0
+
+
+def restore(phone: Phone, folder: str) -> bool:
+    """Run the script that `apply` left, and remove it; False if there was none."""
+    script = _script(folder)
+    return phone.shell(f"[ -f {script} ] && sh {script} && rm -f {script}").code == 0
+
+
+def _put(name: str, value: str) -> str:
+    """The command for one value; a setting that was not there ("null") is deleted."""
+    if value == "null":
+        return f"settings delete {NAMES[name]} {name} >/dev/null"
+    return f"settings put {NAMES[name]} {name} {value}"
+
+
+def _script(folder: str) -> str:
+    return shlex.quote(f"{folder}/restore.sh")
