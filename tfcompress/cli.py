@@ -15,6 +15,8 @@ USAGE = """tfcompress: from a Keras model to a small, fast, verified .tflite
   tfcompress diff A.tflite B.tflite --data x.npz per-layer SNR: where accuracy is lost
   tfcompress study PRESET                    the 17 + 1 models, measured, and their report
   tfcompress study MODEL.keras --data x.npz  the same for your own trained classifier
+  tfcompress report FOLDER --phones RESULTS  a study's report again, with phones as more devices
+  tfcompress data PRESET -o test.npz         a preset's test data, for android-bench run --eval
 
 'tfcompress COMMAND --help' shows a command's flags."""
 
@@ -106,7 +108,28 @@ def _study(argv):
     print(f"Report: {page.resolve()}")
 
 
-COMMANDS = {"convert": _convert, "inspect": _inspect, "evaluate": _evaluate, "diff": _diff, "study": _study}
+def _report(argv):
+    values = _flag_values()
+    flags.DEFINE_list("phones", [], "results folders of android-bench run on the study's models", flag_values=values)
+    (folder,) = _parse(values, argv, "report FOLDER", 1, "FOLDER: of a study.")
+    with _quiet():
+        from tfcompress.study.run import report
+    print(f"Report: {report(folder, values.phones).resolve()}")
+
+
+def _data(argv):
+    values = _flag_values()
+    flags.DEFINE_string("output", None, "the .npz file to write", short_name="o", flag_values=values)
+    flags.DEFINE_integer("limit", None, "so many samples, picked at random", lower_bound=1, flag_values=values)
+    (name,) = _parse(values, argv, "data PRESET -o test.npz", 1, "PRESET: digits, ecg, ecg_full, ecg_resnet.")
+    output = _required(values, "output")
+    with _quiet():
+        from tfcompress.study.cell import write_test_data
+    print(f"{output}: {write_test_data(name, output, values.limit)} samples")
+
+
+COMMANDS = {"convert": _convert, "inspect": _inspect, "evaluate": _evaluate, "diff": _diff, "study": _study,
+            "report": _report, "data": _data}
 
 
 def _required(values, name):

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import io
 import math
 import time
 from dataclasses import replace
@@ -11,6 +12,7 @@ import keras
 import numpy as np
 
 from android_bench.metrics import metrics
+from android_bench.store import write_file
 from tfcompress import flatbuffer, measure, training, zoo
 from tfcompress.arrays import read_npz
 from tfcompress.callback import CompressionCallback
@@ -26,7 +28,7 @@ from tfcompress.schedules import OneShot, Polynomial
 from tfcompress.weights import weights
 
 from .grid import Cell, Prune
-from .presets import StudyConfig
+from .presets import StudyConfig, preset
 
 PACKAGES = ("tfcompress", "tensorflow", "keras", "ai-edge-litert", "litert-quantizer", "numpy")
 
@@ -42,6 +44,19 @@ def read_data(config: StudyConfig) -> Splits:
     names = [f"{kind}_{part}" for kind in ("x", "y", "group") for part in ("train", "val", "test")]
     arrays = {name: getattr(splits, name) for name in names}
     return replace(splits, **{k: None if v is None else v[: config.examples] for k, v in arrays.items()})
+
+
+def write_test_data(name: str, path, limit: int | None = None) -> int:
+    """Write a preset's test split as `x` and `y` to an .npz file for `android-bench run --eval`; returns its length.
+
+    `limit` takes so many samples at random, the same ones each time.
+    """
+    splits = read_data(preset(name))
+    chosen = np.random.default_rng(0).permutation(len(splits.y_test))[:limit]
+    buffer = io.BytesIO()
+    np.savez(buffer, x=splits.x_test[chosen], y=splits.y_test[chosen])
+    write_file(path, buffer.getvalue())
+    return len(chosen)
 
 
 def seed_of(config: StudyConfig, cell_id: str) -> int:

@@ -8,10 +8,11 @@ from pathlib import Path
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from android_bench import host
-from android_bench.result import Result
+from android_bench.result import Result, read_rows
 from android_bench.store import Store, only_one, remember_config, write_file
 
 from .cell import read_data
+from .phones import as_devices
 from .pool import LocalPool, RayPool
 from .presets import StudyConfig, preset
 from .report import CONTROL as CONTROL_CELL
@@ -63,8 +64,11 @@ def run_study(preset_or_config, out=None, *, workers=1, ray=None, devices=("host
     return report(folder)
 
 
-def report(folder) -> Path:
-    """Write `report.html` and `report.csv` from the rows that a study's folder holds; returns the first one's path."""
+def report(folder, phones=()) -> Path:
+    """Write `report.html` and `report.csv` from the rows that a study's folder holds; returns the first one's path.
+
+    `phones` are results folders of `android-bench run` on the study's files: each phone is a device more.
+    """
     folder = Path(folder)
     for name in ("config.json", "rows.jsonl"):
         if not (folder / name).exists():
@@ -74,6 +78,10 @@ def report(folder) -> Path:
     rows = [Result.from_json(json.dumps(row)) for row in _rows(folder).read()]
     devices = list(dict.fromkeys(row.device for row in rows))
     rows.sort(key=lambda row: (devices.index(row.device), order[row.id]))
+    found = [row for path in phones for row in read_rows(path)]
+    if found:
+        variants = sorted(Store(folder / "variants.jsonl").read(), key=lambda variant: order[variant["id"]])
+        rows += as_devices(variants, found, CONTROL_CELL)
     facts = json.loads((folder / "control.json").read_text())
     return write_report(rows, folder / "report.html", title=config.title, about=_about(config, rows, facts))
 
