@@ -4,8 +4,6 @@ import contextlib
 import dataclasses
 from pathlib import Path
 
-import numpy as np
-
 from android_bench import host
 from android_bench.accuracy import score
 from android_bench.binary import Binary, choose
@@ -125,9 +123,8 @@ def host_facts() -> dict:
 
 
 def _repetition(found: host.HostMeasurement) -> dict:
-    times = np.array(found.times_us)
     return {
-        "p5_us": float(np.percentile(times, 5)), "p50_us": found.latency_p50_us, "p95_us": found.latency_p95_us,
+        "p5_us": found.latency_p5_us, "p50_us": found.latency_p50_us, "p95_us": found.latency_p95_us,
         "mean_us": found.latency_mean_us, "std_us": found.latency_std_us, "min_us": found.latency_min_us,
         "max_us": found.latency_max_us, "count": found.runs, "init_us": found.init_us, "first_us": found.first_run_us,
         "cpu_percent": found.cpu_percent, "system_percent": None, "throttled": None, "ran_on": found.delegate,

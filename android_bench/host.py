@@ -25,6 +25,7 @@ class HostMeasurement:
     """What one file did on this computer; every field but `times_us` has the name it has in a `Result` row."""
 
     model_sha256: str
+    latency_p5_us: float
     latency_p50_us: float
     latency_p95_us: float
     latency_mean_us: float
