@@ -115,7 +115,7 @@ def _allocate(interpreter, quiet: bool) -> None:
         interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as problem:
         os.dup2(kept, 2)
-        for line in lines(problem):
+        for line in lines(str(problem)):
             error(line)
         error("Failed to allocate tensors!")
         raise Stop("Benchmarking failed.") from None
@@ -124,9 +124,8 @@ def _allocate(interpreter, quiet: bool) -> None:
         os.close(kept)
 
 
-def lines(problem: Exception) -> list[str]:
+def lines(text: str) -> list[str]:
     """The runtime's messages: the interpreter joins them without anything between."""
-    text = str(problem)
     for start in ("Node number ", "The model allocation is "):
         text = text.replace(start, "\0" + start)
     return [line for line in text.split("\0") if line]

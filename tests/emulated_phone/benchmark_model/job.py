@@ -30,7 +30,7 @@ def run(flags, tool: str, arguments: list[str]) -> int:
     try:
         interpreter = Interpreter(flags["graph"], experimental_op_resolver_type=resolver, num_threads=threads)
     except (ValueError, RuntimeError) as problem:
-        for line in delegates.lines(problem):
+        for line in delegates.lines(str(problem)):
             error(line)
         raise Stop(f"Failed to load model {flags['graph']}") from None
     if tool == "tflite":
@@ -51,28 +51,28 @@ def run(flags, tool: str, arguments: list[str]) -> int:
 
 
 def _measure(flags, tool, interpreter, init_us, kilobytes, half, arguments) -> int:
-    failed = []
+    failed = [""]
 
     def once() -> None:
         try:
             interpreter.invoke()
         except (RuntimeError, ValueError) as problem:
-            failed.append(problem)
-            for line in delegates.lines(problem):
+            for line in delegates.lines(str(problem).removeprefix(failed[-1])):  # it repeats what it said before
                 error(line)
+            failed.append(str(problem))
 
     dry = flags["dry_run"]
     gap = (flags["run_delay"], flags["run_frequency"])
     warm_up = repeat(once, *((0, -1) if dry else (flags["warmup_runs"], flags["warmup_min_secs"])), flags["max_secs"],
                      *gap)  # fmt: skip
-    if failed:
+    if len(failed) > 1:
         raise Stop("Benchmarking failed.")
     timed = repeat(once, *((0, -1) if dry else (flags["num_runs"], flags["min_secs"])), flags["max_secs"], *gap)
     overall_kb = memory_kb() - kilobytes[1]
     if flags["output_filepath"] and take_fault("no_output_file", arguments) is None:
         _save_outputs(interpreter, flags["output_filepath"], half)
     report.finish(flags, tool, init_us, warm_up, timed, kilobytes[0], overall_kb, interpreter)
-    if failed:
+    if len(failed) > 1:
         raise Stop("Benchmarking failed.")
     return 0
 
