@@ -19,6 +19,7 @@ from android_bench.metrics import metrics
 from android_bench.result import read_rows
 from tfcompress.measure import run as run_file
 from tfcompress.study.phones import as_devices
+from tfcompress.study.report import write_report
 
 KINDS = (PIXEL, SAMSUNG, XIAOMI, TABLET)
 QUICK = Timing(runs=5, min_seconds=0, max_seconds=5, warmup_runs=1, warmup_seconds=0)
@@ -118,6 +119,9 @@ def test_the_phones_are_devices_of_the_study(results):
     control = next(row for row in merged if (row.id, row.device) == ("C0", "Pixel 7 (emulated)"))
     assert control.delta_accuracy == 0 and control.raw_bytes == 1000 and control.recipe == "recipe of C0"
     assert all(row.device.endswith(" (emulated)") for row in merged)
+    page = write_report(merged, results / "study.html").read_text()
+    table = page.split('id="matrix"')[1].split("</table>")[0]
+    assert table.count("(emulated)") == 4 and table.count("<tr") == 19 and "not measured" not in table
     with pytest.raises(ValueError, match="missing on: Pixel 7"):
         as_devices(variants, [row for row in rows if row.id != "C0" or row.device != "Pixel 7"])
     with pytest.raises(ValueError, match="rows of other files"):

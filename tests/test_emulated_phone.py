@@ -236,7 +236,9 @@ def test_stranger_is_not_let_in(device, adb):
     adb.run("disconnect", phone.address)
     phone.fault("unauthorized")
     assert "failed to authenticate" in adb.connect(phone.address)
-    assert f"{phone.address}\tunauthorized" in adb.run("devices").stdout.decode()
+    end, line = time.monotonic() + 3, f"{phone.address}\tunauthorized"
+    while line not in adb.run("devices").stdout.decode():  # adb shows "authorizing" first
+        assert time.monotonic() < end
     adb.run("disconnect", phone.address)
     assert asked.wait()
 

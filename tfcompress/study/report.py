@@ -36,6 +36,7 @@ def write_report(rows: list[Result], path, *, title: str = "Compression study", 
         headline=headline(rows),
         lines=[_line(row, controls[row.device]) for row in rows],
         devices=list(controls),
+        matrix=_matrix(rows, controls),
         unit=_time_unit(controls)[0],
         charts={name: _json(chart) for name, chart in _charts(rows, controls).items()},
         plotly_js=plotly.offline.get_plotlyjs(),
@@ -105,6 +106,14 @@ def _line(row: Result, control: Result) -> dict:
         "faster": gain(control.latency_p50_us, row.latency_p50_us),
         "points": None if row.delta_accuracy is None else 100 * row.delta_accuracy,
     }
+
+
+def _matrix(rows: list[Result], controls: dict[str, Result]) -> list[tuple[str, list]]:
+    """For each cell its row on each device (None where it was not measured there); empty for one device."""
+    if len(controls) < 2:
+        return []
+    found = {(row.id, row.device): row for row in rows}
+    return [(id, [found.get((id, device)) for device in controls]) for id in dict.fromkeys(row.id for row in rows)]
 
 
 def _time_unit(controls) -> tuple[str, float]:

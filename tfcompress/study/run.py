@@ -176,7 +176,8 @@ def _progress() -> Progress:
 
 
 def _busy(rows: list[Result]) -> str:
-    share = min((row.cpu_percent for row in rows if row.threads == 1 and row.cpu_percent is not None), default=100)
+    here = [row for row in rows if row.device_kind == "host" and row.threads == 1]
+    share = min((row.cpu_percent for row in here if row.cpu_percent is not None), default=100)
     if share >= QUIET:
         return ""
     return (
@@ -191,6 +192,8 @@ def _about(config: StudyConfig, rows: list[Result], facts: dict) -> dict:
     rates = ", ".join(f"{rate:g}" for rate in config.learning_rates)
     picked = ", picked by cross-entropy of the .tflite file on the validation split"
     energy = {row.device for row in rows if row.energy_joules is None}
+    samples = {(row.facts or {}).get("eval_samples") for row in rows if row.device_kind != "host"} - {None}
+    phones = {"Accuracy on phones": f"of {min(samples):,} samples, run there"} if samples else {}
     return {
         "Data": facts["data"],
         "Licence": facts["licence"],
@@ -210,6 +213,7 @@ def _about(config: StudyConfig, rows: list[Result], facts: dict) -> dict:
             f"{row.device}: {row.threads} thread{'s' if (row.threads or 1) > 1 else ''}, {row.delegate}, "
             f"{row.runs} runs of a batch of one" for row in rows if row.id == CONTROL_CELL
         ) + _busy(rows),
+        **phones,
         "CPU %": "process CPU time / wall time; 100 is one core",
         "Energy": f"not measured on {', '.join(sorted(energy))}" if energy else "see the table",
         "Versions": ", ".join(f"{name} {version}" for name, version in (first.versions or {}).items()),
