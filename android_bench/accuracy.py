@@ -1,6 +1,8 @@
 """Accuracy of what ran on a phone: labels, the phone's outputs, and this computer's outputs beside them."""
 
 import dataclasses
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -23,16 +25,12 @@ class Pack:
         `limit` takes the first samples only.
 
         Raises:
-            ValueError: no .npz, an array of objects, no inputs, or lengths that differ.
+            ValueError: no .npz, arrays of anything but numbers, no inputs, or lengths that differ.
         """
         path = Path(path)
         if not path.is_file():
             raise ValueError(f"Expected an .npz file of samples. Received: {str(path)!r}, which is not a file.")
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                arrays = {name: stored[name][:limit] for name in stored.files}
-        except (ValueError, OSError, AttributeError, TypeError) as error:
-            raise ValueError(f"Expected an .npz file of plain arrays. Received: {str(path)!r} ({error}).") from None
+        arrays = {name: array[:limit] for name, array in _arrays(path).items()}
         labels = arrays.pop("y", None)
         lengths = {name: len(array) for name, array in (arrays | ({"y": labels} if labels is not None else {})).items()}
         if not arrays or len(set(lengths.values())) != 1 or 0 in lengths.values():
@@ -46,6 +44,21 @@ class Pack:
     def feeds(self):
         """The inputs as `reference.make` takes them: a lone `x` fits whatever name the file's input has."""
         return self.inputs["x"] if list(self.inputs) == ["x"] else self.inputs
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"Expected an .npz file, as numpy.savez writes it. Received: {str(path)!r}, which is none.")
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: np.asarray(stored[name]) for name in stored.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"Expected an .npz file of plain arrays. Received: {str(path)!r} ({error}).") from None
+    for name, array in arrays.items():
+        if array.dtype.kind not in "biuf" or not array.ndim:
+            raise ValueError(f"Expected arrays of numbers, samples first. Received in {str(path)!r}: {name}, "
+                             f"{array.dtype} of shape {array.shape}.")  # fmt: skip
+    return arrays
 
 
 def score(reference: Reference, scores: np.ndarray, labels: np.ndarray | None) -> dict:

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import itertools
 import json
+import sys
 import threading
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from android_bench.command import delegate_flags
 from android_bench.devices import HOST, Means, host_facts, open_host, open_phone, phone_facts
 from android_bench.job import Configuration, models, plan
 from android_bench.measure import References, Wishes
-from android_bench.phones import choose, survey
+from android_bench.phones import choose, labels, survey
 from android_bench.result import read_rows
 from android_bench.runner import Results, run_all
 from android_bench.settings import Wanted
@@ -63,36 +64,57 @@ def run(request: Request, quiet: bool = False) -> Path:
         Incomplete: some jobs failed or are left; the report is written.
         KeyboardInterrupt: stopped; the same call goes on from there.
     """
-    found = models(request.paths)
-    configurations = [Configuration(*each) for each in itertools.product(found, request.threads, request.delegate,
-                                                                         request.cores)]  # fmt: skip
+    configurations = _configurations(request)
     pack = Pack.read(request.eval, request.eval_limit) if request.eval else None
     stop = threading.Event()
     means = Means(
         dataclasses.replace(request.wishes, pack=pack), References(pack) if pack else None,
         libraries=request.library, wanted=request.wanted, patience=request.wait,
     )  # fmt: skip
-    devices, facts, means = _devices(request, means, stop)
+    devices, facts, means = _devices(request, means, stop, quiet)
     folder = Path(request.output)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"Expected a folder for the results. Received: {str(folder)!r}, which is a file.")
     with only_one(folder):
         remember_config(folder, _config(request, means))
         results = Results(folder, configurations)
         if request.retry_failed:
             results.drop_failed()
+        facts = _labelled(results.devices() | facts)
         results.remember(facts)
         jobs = [(serial, opened, plan(configurations, repetitions=request.repetitions, kinds=_kinds(means.wishes),
                                       seed=request.seed, serial=serial)) for serial, opened in devices]  # fmt: skip
-        labels = {serial: facts[serial]["label"] for serial, _ in devices}
-        with _progress(labels, {serial: len(mine) for serial, _, mine in jobs}, quiet) as tell:
+        names = {serial: facts[serial]["label"] for serial, _ in devices}
+        with _progress(names, {serial: len(mine) for serial, _, mine in jobs}, quiet) as tell:
             outcomes = run_all(jobs, results, request.seed, tell, stop)
-        problems = [f"{labels[o.serial]}: {o.words}; {o.left} jobs left" for o in outcomes if o.words]
-        problems += [f"{labels[o.serial]}: {o.failed} jobs failed" for o in outcomes if o.failed]
+        problems = [f"{names[o.serial]}: {o.words}; {o.left} jobs left" for o in outcomes if o.words]
+        problems += [f"{names[o.serial]}: {o.failed} jobs failed" for o in outcomes if o.failed]
         page = write_report(folder) if results.lines else None
     if problems:
         raise Incomplete("\n  ".join(["Not everything was measured; the same command goes on from here "
                                       "(--retry-failed: with the failed jobs, too):", *problems]
                                      + ([f"Report of the rest: {page}"] if page else [])))  # fmt: skip
     return page
+
+
+def _configurations(request: Request) -> list[Configuration]:
+    """All combinations, each once. ValueError for none, a delegate that no benchmark_model has, or a missing file."""
+    lists = {name: list(dict.fromkeys(getattr(request, name))) for name in ("threads", "delegate", "cores")}
+    empty = [name for name, values in lists.items() if not values]
+    if empty:
+        raise ValueError(f"Expected one or more values for --{empty[0]}. Received none.")
+    for delegate in lists["delegate"]:
+        delegate_flags(delegate) if delegate != "npu" else None
+    for library in request.library:
+        if not Path(library).is_file():
+            raise ValueError(f"Expected a shared library. Received: {library!r}, which is not a file; check the path.")
+    return [Configuration(*each) for each in itertools.product(models(request.paths), *lists.values())]
+
+
+def _labelled(devices: dict[str, dict]) -> dict[str, dict]:
+    """The devices with labels of their own, also where an earlier run into the folder had another phone of a kind."""
+    names = labels({serial: device["label"] for serial, device in devices.items()})
+    return {serial: device | {"label": names[serial]} for serial, device in devices.items()}
 
 
 def servers(request: Request) -> list[Server]:
@@ -111,17 +133,18 @@ def write_report(folder) -> Path:
     return report.write_report(read_rows(folder), folder / "report.html", about=_about(about))
 
 
-def _devices(request: Request, means: Means, stop: threading.Event):
+def _devices(request: Request, means: Means, stop: threading.Event, quiet: bool):
     """What is measured on: (serial, what opens it), their facts by serial, and the means with the binaries found."""
     wanted = [name for name in request.device if name != HOST]
     devices, facts = [], {}
-    for delegate in request.delegate:
-        delegate_flags(delegate) if delegate != "npu" else None
     if HOST in request.device:
         devices.append((HOST, functools.partial(open_host, means)))
         facts[HOST] = host_facts()
     if wanted or not request.device:
-        found = choose(survey(servers(request), stop), wanted)
+        seen = survey(servers(request), stop)
+        found = choose(seen, wanted)
+        for problem in seen.problems if not quiet else ():
+            print(f"warning: {problem}", file=sys.stderr)
         means = dataclasses.replace(means, binaries=tuple(locate(request.benchmark_binary)))
         devices += [(phone.serial, functools.partial(open_phone, phone, means)) for phone in found]
         facts |= {phone.serial: phone_facts(phone, means) for phone in found}
@@ -158,12 +181,12 @@ def _about(config: dict) -> dict:
 
 
 @contextlib.contextmanager
-def _progress(labels: dict[str, str], totals: dict[str, int], quiet: bool):
+def _progress(names: dict[str, str], totals: dict[str, int], quiet: bool):
     """A bar for each device; gives the function that tells it where a device is."""
     columns = (TextColumn("{task.fields[label]}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))  # fmt: skip
     with Progress(*columns, disable=quiet) as progress:
-        bars = {serial: progress.add_task("", total=totals[serial], label=label) for serial, label in labels.items()}
+        bars = {serial: progress.add_task("", total=totals[serial], label=label) for serial, label in names.items()}
 
         def tell(serial, done, job):
             words = f"{job.configuration.model.id} {job.kind}" if job else ""

@@ -2,11 +2,10 @@
 
 import dataclasses
 import hashlib
+import http.client
 import os
 import re
 import struct
-import urllib.error
-import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -110,7 +109,7 @@ def known_flags(help_text: str) -> frozenset[str]:
 
 
 def _is_url(source: str) -> bool:
-    return urllib.parse.urlparse(str(source)).scheme in ("http", "https")
+    return str(source).startswith(("http://", "https://"))
 
 
 def _fetched(url: str) -> Path:
@@ -122,11 +121,15 @@ def _fetched(url: str) -> Path:
             return kept
     try:
         with urllib.request.urlopen(url, timeout=60) as answer:
-            content = answer.read(MAX_BYTES + 1)
-    except (urllib.error.URLError, OSError, ValueError) as error:
+            content, length = answer.read(MAX_BYTES + 1), answer.headers.get("Content-Length", "")
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise NoBinary(f"{url} can't be fetched ({error}). Download it elsewhere and give its path.") from None
     if len(content) > MAX_BYTES:
         raise NoBinary(f"{url} is larger than {MAX_BYTES} bytes: not a benchmark_model.")
+    if length.isdecimal() and len(content) < int(length):
+        raise NoBinary(f"{url} broke off after {len(content)} of {length} bytes: run the command again.")
+    if content[:4] != b"\x7fELF":
+        raise NoBinary(f"{url} is no program (ELF): it starts with {content[:4]!r}. Look at it in a browser.")
     kept = folder / hashlib.sha256(content).hexdigest()
     write_file(kept, content)
     write_file(index, kept.name.encode())

@@ -194,9 +194,10 @@ def _parse(values, argv, usage, least, most=None):
         own = values.get_help().split("\nabsl.flags:")[0].split(":\n", 1)[-1]
         print(f"usage: android-bench {usage} [flags]\n\nflags:\n{own.rstrip()}")
         raise SystemExit(0)
-    words = [re.sub(r"^--[^=]+", lambda name: "--" + name[0][2:].replace("-", "_"), word) for word in argv]
+    end = argv.index("--") if "--" in argv else len(argv)  # what follows is names of files, as they are
+    words = [re.sub(r"^--[^=]+", lambda name: "--" + name[0][2:].replace("-", "_"), word) for word in argv[:end]]
     try:
-        rest = values(["android-bench", *words])[1:]
+        rest = values(["android-bench", *words])[1:] + argv[end + 1 :]
     except flags.Error as error:
         raise ValueError(f"{error}. usage: android-bench {usage} [flags]") from None
     if len(rest) < least or (most is not None and len(rest) > most):
@@ -220,12 +221,10 @@ def main(argv=None):
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except RuntimeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    except (ValueError, OSError, RuntimeError) as error:
+        words = "".join(c if c.isprintable() or c == "\n" else "?" for c in str(error))  # a phone's words may be in it
+        print(f"error: {words}", file=sys.stderr)
+        return 1 if isinstance(error, RuntimeError) else 2
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ class Timing:
     warmup_seconds: float = 0.5
 
     def __post_init__(self):
-        if self.runs < 1 or self.warmup_runs < 0 or min(self.min_seconds, self.max_seconds, self.warmup_seconds) < 0:
+        seconds = (self.min_seconds, self.max_seconds, self.warmup_seconds)
+        if self.runs < 1 or self.warmup_runs < 0 or not all(0 <= value < float("inf") for value in seconds):
             raise ValueError(f"Expected runs >= 1, and warm-up and seconds >= 0. Received: {self}")
 
     def flags(self) -> list[str]:
@@ -81,7 +82,7 @@ def outputs(
     binary: str, model: str, threads: int, delegate: str, inputs: list[tuple[str, tuple[int, ...]]]
 ) -> list[str]:
     """One run on the files x0, x1, ... of the folder it is started in, outputs in the file y; `inputs`: name, shape."""
-    names = [_layer(name, index) for index, (name, _) in enumerate(inputs)]
+    names = _layers([name for name, _ in inputs])
     return [
         *_start(binary, model, threads, delegate, "tflite"), *ONE_RUN,
         "--input_layer=" + ",".join(names),
@@ -91,9 +92,10 @@ def outputs(
     ]  # fmt: skip
 
 
-def _layer(name: str, index: int) -> str:
-    """The layer's name, or a stand-in where the tool would split it: names are not checked, their order counts."""
-    return name if re.fullmatch(r"[\w./:;-]+", name) else f"input{index}"
+def _layers(names: list[str]) -> list[str]:
+    """The layers' names, or stand-ins where the tool would split one: names are not checked, their order counts."""
+    usable = len(set(names)) == len(names) and all(re.fullmatch(r"[\w./;-]+(:[0-9]+)?", name) for name in names)
+    return names if usable else [f"input{index}" for index in range(len(names))]
 
 
 def _escaped(name: str) -> str:

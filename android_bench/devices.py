@@ -41,7 +41,8 @@ class PhoneDevice:
         if configuration.mask:
             mask = core_mask(self.session.facts, configuration.mask)
             job = dataclasses.replace(job, configuration=dataclasses.replace(configuration, mask=mask))
-        return self.measurer.run(job)
+        found = self.measurer.run(job)
+        return found | {"fixed_performance": self.session.fixed_performance} if job.kind == "latency" else found
 
     def recover(self) -> None:
         """Wait for the phone and end what the lost job left; DeviceLost if it does not come back."""
@@ -69,7 +70,6 @@ def phone_facts(found: Found, means: Means) -> dict:
     facts = describe(found.facts) | {
         "abi": abi, "serial": found.serial,
         "binary": {"sha256": binary.sha256, "tool": "litert2" if binary.litert2 else "tflite"},
-        "fixed_performance": means.wanted.fixed_performance or None,
     }  # fmt: skip
     kind = "emulated" if found.facts.emulated else "android"
     return {"label": found.label, "kind": kind, "facts": {k: v for k, v in facts.items() if v not in (None, False)},

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 import random
 from pathlib import Path
 
@@ -27,7 +28,8 @@ class Model:
             raise ValueError(
                 f"Expected a .tflite file (TFL3 at byte 4). Received: {str(path)!r}, {len(content)} bytes."
             )
-        return cls(str(path.resolve()), hashlib.sha256(content).hexdigest(), path.stem)
+        name = os.fsencode(path.stem).decode(errors="replace")  # a file's name may be no text, a row's id is
+        return cls(str(path.resolve()), hashlib.sha256(content).hexdigest(), name)
 
 
 @dataclasses.dataclass(frozen=True)

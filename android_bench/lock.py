@@ -17,7 +17,7 @@ def hold(serial: str):
     """Hold a phone by its serial number. Busy if another process on this computer does."""
     folder = cache_folder() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / (re.sub(r"[^A-Za-z0-9._-]", "_", serial) + ".lock")
+    path = folder / (re.sub(r"[^A-Za-z0-9._-]", "_", serial)[-100:] + ".lock")
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -25,8 +25,9 @@ def hold(serial: str):
         except BlockingIOError:
             os.close(handle)
             raise Busy(f"Another android-bench uses {serial}: wait for it, or stop it.") from None
-        if path.exists() and os.fstat(handle).st_ino == path.stat().st_ino:
-            break
+        with contextlib.suppress(FileNotFoundError):
+            if os.fstat(handle).st_ino == path.stat().st_ino:
+                break
         os.close(handle)  # its last owner removed the file between our open and our lock
     try:
         yield

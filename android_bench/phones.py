@@ -43,13 +43,23 @@ def survey(servers: list[Server], stop: threading.Event | None = None) -> Survey
     phones = {}
     for _, phone, facts in sorted((a for a in answers if not isinstance(a, str)), key=lambda a: _wireless(a[0])):
         phones.setdefault(facts.serial or phone.serial, (phone, facts))
-    names = {serial: facts.name or facts.model or serial for serial, (_, facts) in phones.items()}
-    count = collections.Counter(names.values())
-    found = [
-        Found(phone, facts, serial, names[serial] + (f" ({serial[-4:]})" if count[names[serial]] > 1 else ""))
-        for serial, (phone, facts) in phones.items()
-    ]
+    names = labels({serial: facts.name or facts.model or serial for serial, (_, facts) in phones.items()})
+    found = [Found(phone, facts, serial, names[serial]) for serial, (phone, facts) in phones.items()]
     return Survey(tuple(sorted(found, key=lambda item: (item.label, item.serial))), tuple(problems))
+
+
+def labels(names: dict[str, str]) -> dict[str, str]:
+    """A name of its own for each serial: where two share one, the end of the serial is added, or all of it.
+
+    >>> labels({"A1234": "Pixel 7", "B5678": "Pixel 7", "C": "POCO F5"})
+    {'A1234': 'Pixel 7 (1234)', 'B5678': 'Pixel 7 (5678)', 'C': 'POCO F5'}
+    """
+    found = names
+    for end in (slice(-4, None), slice(None)):
+        count = collections.Counter(found.values())
+        found = {serial: label if count[label] == 1 else f"{names[serial]} ({serial[end]})"
+                 for serial, label in found.items()}  # fmt: skip
+    return found
 
 
 def choose(found: Survey, wanted: list[str]) -> list[Found]:

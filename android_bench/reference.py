@@ -104,7 +104,9 @@ def _run(job: dict, arrays: dict[str, np.ndarray]) -> dict:
 
     net = interpreter()
     details = net.get_input_details()
-    samples = _samples(details, arrays)
+    samples = _samples(arrays)
+    if any(not len(d["shape"]) for d in details):
+        raise host.WrongInput("An input of the file is a single number, so it takes no batch of samples.")
     fixed = [int(d["shape"][0]) for d in details if d["shape_signature"][0] != -1]
     if fixed:
         chunk, how = fixed[0], "one sample a process" if fixed[0] == 1 else f"{fixed[0]} samples a process"
@@ -126,7 +128,7 @@ def _run(job: dict, arrays: dict[str, np.ndarray]) -> dict:
     return {"samples": samples, "chunk": chunk, "dynamic": not fixed, "how": how, "inputs": inputs, "outputs": layers}
 
 
-def _samples(details, arrays) -> int:
+def _samples(arrays) -> int:
     counts = {len(array) if array.ndim else 0 for array in arrays.values()}
     if len(counts) != 1 or 0 in counts:
         raise host.WrongInput(f"Expected as many samples in each array, one or more. Received: {sorted(counts)}.")
@@ -145,7 +147,10 @@ def _batch(interpreter, feeds, samples: int) -> tuple[int, str]:
     """How many samples go into one run of a file with a dynamic batch."""
     chunk = max(1, min(samples, MAX_BATCH, MAX_BATCH_BYTES // max(1, sum(feed[:1].nbytes for feed in feeds))))
     few = min(chunk, CHECKED)
-    together = _invoke(interpreter(), [feed[:few] for feed in feeds])[0]
+    try:
+        together = _invoke(interpreter(), [feed[:few] for feed in feeds])[0]
+    except (RuntimeError, ValueError):
+        return 1, "one sample a process: the file's inputs take a batch, but its layers don't"
     net = interpreter()
     alone = [_invoke(net, [feed[k : k + 1] for feed in feeds])[0] for k in range(few)]
     for index, batch in enumerate(together):
