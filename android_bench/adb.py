@@ -15,6 +15,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import adbutils
@@ -22,6 +23,7 @@ import adbutils
 from android_bench.transports import STATES, Attached, parse_devices
 
 LIMIT = 8_000_000  # bytes of an answer; no command of ours comes near it
+SLOWEST = 2_000_000  # bytes a second that are written and summed at least
 
 
 class AdbError(RuntimeError):
@@ -60,18 +62,18 @@ class Server:
         host, _, port = address.rpartition(":")
         if not host or not port.isdecimal():
             raise AdbError(f"Expected an adb server as HOST:PORT. Received: {address!r}.")
-        self.address, self.host, self.port = address, host, int(port)
-        self._start(adb)
+        self.address, self.host, self.port, self._adb = address, host, int(port), adb
+        self._start()
         self.client = adbutils.AdbClient(host=self.host, port=self.port, socket_timeout=10)
 
-    def _start(self, adb: str | None) -> None:
+    def _start(self) -> None:
         with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), timeout=3):
             return
         if self.host not in ("127.0.0.1", "localhost"):
             raise AdbError(f"No adb server answers at {self.address}. Start one there: adb -a -P {self.port} nodaemon "
                            "server start, or look at the firewall.")  # fmt: skip
         try:
-            program = adb or adbutils.adb_path()
+            program = self._adb or adbutils.adb_path()
             done = subprocess.run([program, "-P", str(self.port), "start-server"], stdin=subprocess.DEVNULL,
                                   capture_output=True, timeout=30, check=False)  # fmt: skip
         except (OSError, adbutils.AdbError, subprocess.TimeoutExpired) as error:
@@ -97,27 +99,34 @@ class Server:
             raise AdbError(f"Can't connect to {address}: {answer.strip()}. {advice[0].upper()}{advice[1:]}")
 
     def reconnect(self, serial: str) -> None:
-        """Drop a dead TCP transport and connect anew; nothing for USB phones."""
-        if re.fullmatch(r"[^\s:]+:\d+", serial):
-            with contextlib.suppress(adbutils.AdbError, AdbError, OSError):
+        """Start a local server that died; drop a dead TCP transport and connect anew (USB needs none)."""
+        with contextlib.suppress(adbutils.AdbError, AdbError, OSError):
+            self._start()
+            if re.fullmatch(r"[^\s:]+:\d+", serial):
                 self.client.disconnect(serial)
                 self.connect(serial)
 
 
 class Phone:
-    """A shell, a push and a pull on one transport. `stop` ends waiting within half a second (`Stopped`)."""
+    """A shell, a push and a pull on one transport. `stop` ends waiting within half a second (`Stopped`).
+
+    `timeout`: seconds that a command may take unless `shell` is told otherwise.
+    """
 
     def __init__(self, server: Server, serial: str, stop: threading.Event | None = None):
         self.server, self.serial, self.stop = server, serial, stop or threading.Event()
+        self.timeout = 30.0
+        self._pushed: set[str] = set()  # known to lie there whole
         self._device = adbutils.AdbDevice(server.client, serial=serial)
 
-    def shell(self, command: str, timeout: float = 30, limit: int = LIMIT) -> Completed:
+    def shell(self, command: str, timeout: float | None = None, limit: int = LIMIT) -> Completed:
         """Run a command by the phone's sh and wait for its end.
 
         Raises:
             DeviceTimeout: it took longer than `timeout` seconds; what it started may still run.
-            DeviceLost: the link dropped before the end. AdbError: not authorized, or more than `limit` bytes came.
+            DeviceLost: the link dropped before the end, or isn't authorized. AdbError: more than `limit` bytes came.
         """
+        timeout = timeout or self.timeout
         mark = f"__ended_{secrets.token_hex(8)}="
         text = f"(\n{command}\n) 2>&1 </dev/null; printf '\\n{mark}%s\\n' $?"
         with _explained(self.serial), self._open(f"exec:{text}", timeout) as link:
@@ -127,7 +136,7 @@ class Phone:
             raise DeviceLost(f"{self.serial}: the link dropped in the middle of a command.")
         return Completed(int(code), output)
 
-    def push(self, source, folder: str, timeout: float = 600) -> str:
+    def push(self, source, folder: str) -> str:
         """The path of the file on the phone, `NAME-<sha256>`; pushed only if these very bytes are not there yet.
 
         Raises:
@@ -138,23 +147,31 @@ class Phone:
         digest = hashlib.sha256(content).hexdigest()
         target = str(PurePosixPath(folder, f"{safe_name(source.name)}-{digest}"))
         where, part = shlex.quote(target), shlex.quote(target + ".part")
-        if digest in self.shell(f"mkdir -p {shlex.quote(folder)}; {_hash(where)}", timeout).output:
+        if target in self._pushed:
             return target
-        self._send(content, target + ".part", timeout)
-        check = self.shell(f"{_hash(part)} && chmod 755 {part} && mv -f {part} {where}", timeout)
-        if check.code or digest not in check.output:
-            self.shell(f"rm -f {part}")
-            raise DeviceLost(f"{self.serial}: {source.name} did not arrive whole: {check.output.strip()[-200:]}")
+        timeout = self.timeout + len(content) / SLOWEST
+        whole = (digest, str(len(content)))  # a phone without sha256sum (Android 5) tells the size only
+        if _first_word(self.shell(f"mkdir -p {shlex.quote(folder)}; {_sum(where)}", timeout)) not in whole:
+            self._send(content, target + ".part", timeout)
+            found = self.shell(_sum(part), timeout)
+            if _first_word(found) not in whole:
+                self.shell(f"rm -f {part}")
+                raise DeviceLost(f"{self.serial}: {source.name} did not arrive whole: {found.output.strip()[-200:]}")
+            moved = self.shell(f"chmod 755 {part} && mv -f {part} {where}", timeout)
+            if moved.code:
+                raise AdbError(f"{self.serial}: can't write {target}: {moved.output.strip()[-200:]}")
+        self._pushed.add(target)
         return target
 
-    def pull(self, path: str, limit: int, timeout: float = 120) -> bytes:
+    def pull(self, path: str, limit: int) -> bytes:
         """The bytes of a file; DeviceLost if it ends early, AdbError where there is none or it is above `limit`."""
-        with _explained(self.serial), self._sync("RECV", path, timeout) as link:
+        with _explained(self.serial), self._sync("RECV", path, self.timeout) as link:
             content = bytearray()
             while (kind := link.read_exact(4)) == b"DATA":
-                content += link.read_exact(link.read_uint32())
-                if len(content) > limit:
+                size = link.read_uint32()
+                if len(content) + size > limit:
                     raise AdbError(f"{self.serial}: {path} is larger than the {limit} bytes expected.")
+                content += link.read_exact(size)
             if kind != b"DONE":
                 message = link.read_exact(min(link.read_uint32(), 1000)).decode(errors="replace")
                 raise AdbError(f"{self.serial}: can't read {path}: {message}")
@@ -164,13 +181,24 @@ class Phone:
         """Until the phone answers (again). DeviceLost after `timeout` seconds."""
         end = time.monotonic() + timeout
         while True:
-            with contextlib.suppress(DeviceLost):
+            try:
                 self.shell("true", timeout=min(10, timeout))
                 return
-            if time.monotonic() > end:
-                raise DeviceLost(f"{self.serial} did not come back within {timeout:g} s.")
+            except DeviceLost as error:
+                if time.monotonic() > end:
+                    raise DeviceLost(f"{self.serial} did not come back within {timeout:g} s ({error}); look at its "
+                                     "cable or Wi-Fi, and whether it is on and unlocked.") from None  # fmt: skip
             self.pause(min(poll, timeout))
             self.server.reconnect(self.serial)
+
+    def persist(self, step: Callable, patience: float):
+        """What `step` returns; done anew, at most twice, when the link was lost and is back within `patience` s."""
+        for _ in range(2):
+            try:
+                return step()
+            except DeviceLost:
+                self.wait(patience)
+        return step()
 
     def pause(self, seconds: float) -> None:
         """Sleep; `Stopped` if the user wants to end."""
@@ -237,8 +265,12 @@ def safe_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".-")[-80:] or "file"
 
 
-def _hash(quoted: str) -> str:
-    return f"sha256sum {quoted} 2>/dev/null"
+def _sum(quoted: str) -> str:
+    return f"if command -v sha256sum >/dev/null; then sha256sum {quoted}; else wc -c <{quoted}; fi 2>/dev/null"
+
+
+def _first_word(done: Completed) -> str:
+    return (done.output.split() or [""])[0]
 
 
 @contextlib.contextmanager
@@ -249,11 +281,13 @@ def _explained(name: str):
     except adbutils.AdbError as error:
         words = " ".join(str(error).split())
         if "unauthorized" in words or "authorizing" in words:
-            raise AdbError(f"{name} is unauthorized: {STATES['unauthorized']}.") from None
+            raise DeviceLost(f"{name} is unauthorized: {STATES['unauthorized']}.") from None
         if "permission" in words:
             raise AdbError(f"{name}: {words}; {STATES['no permissions']}.") from None
         raise DeviceLost(f"{name}: {words or 'the link dropped'}.") from None
-    except TimeoutError as error:
-        raise DeviceTimeout(f"{name}: no answer in time ({error}).") from None
+    except (TimeoutError, subprocess.TimeoutExpired) as error:
+        raise DeviceTimeout(f"{name}: no answer in time ({error}); 'adb kill-server' may help.") from None
+    except ValueError as error:  # of a length or a text that is none
+        raise AdbError(f"{name}: what answers there is no adb server ({error}).") from None
     except (OSError, EOFError) as error:
         raise DeviceLost(f"{name}: the link dropped ({error or type(error).__name__}).") from None

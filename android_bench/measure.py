@@ -46,6 +46,7 @@ class Wishes:
     pack: Pack | None = None
     sustain_minutes: float = 0
     energy_minutes: float = 0
+    grace_seconds: float = 60.0  # that a run may take beyond its own time before it is killed
 
 
 class References:
@@ -96,7 +97,7 @@ class Measurer:
         after = self.session.snapshot()
         found = _repetition(log, ran, before, after, self.session.fixed_performance) | {"cooled": cooled}
         if job.repetition == 0:
-            found["peak_memory_bytes"] = self._memory(job.configuration, name, model)
+            found |= self._memory(job.configuration, name, model)
         return found
 
     def _cool(self) -> tuple[str | None, Snapshot]:
@@ -115,7 +116,8 @@ class Measurer:
 
     def _timed(self, configuration: Configuration, name: str, model: str, timing: command.Timing):
         argv = command.latency(*self._common(configuration, model), timing, self._tool)
-        ran = self.session.run(name, argv, limit=60 + 2 * timing.max_seconds, mask=configuration.mask)
+        limit = self.wishes.grace_seconds + 2 * timing.max_seconds
+        ran = self.session.run(name, argv, limit=limit, mask=configuration.mask)
         log = parse_log(ran.log, ran.code)
         if log.failure:
             raise JobFailed(log.failure, ran.code in RETRIED)
@@ -123,13 +125,19 @@ class Measurer:
             raise JobFailed("the tool ended well, but printed no timed runs")
         return log, ran
 
-    def _memory(self, configuration: Configuration, name: str, model: str) -> int | None:
+    def _memory(self, configuration: Configuration, name: str, model: str) -> dict:
+        """The peak, or why there is none: what was timed is good all the same."""
         argv = command.memory(*self._common(configuration, model), self._tool)
-        ran = self.session.run(name, argv, limit=120, period=0.05, mask=configuration.mask)
-        log = parse_log(ran.log, ran.code)
-        if log.failure:
-            return None
-        return round(log.peak_memory_mb * MIB) if log.peak_memory_mb else ran.cpu.peak_memory_bytes
+        for _ in range(2):
+            ran = self.session.run(name, argv, limit=2 * self.wishes.grace_seconds, period=0.05,
+                                   mask=configuration.mask)  # fmt: skip
+            log = parse_log(ran.log, ran.code)
+            if not log.failure:
+                peak = round(log.peak_memory_mb * MIB) if log.peak_memory_mb else ran.cpu.peak_memory_bytes
+                return {"peak_memory_bytes": peak}
+            if ran.code not in RETRIED:
+                break
+        return {"peak_memory_bytes": None, "memory_note": log.failure}
 
     def _accuracy(self, job: Job, name: str, model: str) -> dict:
         missing = {"input_layer_value_files", "output_filepath"} - self.session.flags
@@ -152,14 +160,15 @@ class Measurer:
         argv = command.outputs(*self._common(configuration, model), inputs)
         words = ["sh", self.session.scripts["eval.sh"], str(expected.chunks), str(expected.chunk_bytes),
                  str(len(inputs)), *packs, *argv]  # fmt: skip
-        ran = self.session.run(name, words, limit=300 + 20 * expected.chunks, mask=configuration.mask)
+        limit = (5 + expected.chunks / 3) * self.wishes.grace_seconds
+        ran = self.session.run(name, words, limit=limit, mask=configuration.mask)
         if ran.code == 90:
             raise JobFailed(f"the tool wrote no output or a short one: {ran.log.strip()[-200:]}", retry=True)
         log = parse_log(ran.log, ran.code)
         if log.failure:
             raise JobFailed(log.failure, ran.code in RETRIED)
         size = expected.chunks * expected.chunk_bytes
-        content = self.session.phone.pull(f"{self.session.folder(name)}/outputs", size)
+        content = self.session.phone.pull(f"{ran.folder}/outputs", size)
         try:
             scores = expected.read(content)
         except ValueError as error:
@@ -195,12 +204,12 @@ class Measurer:
                  "power", *argv]  # fmt: skip
         environment = f"CURRENT_FILE={shlex.quote(facts.power_supply or '')} ODPM={int(facts.has_odpm)}"
         self._cool()
-        ran = self.session.run(name, words, limit=4 * seconds + 120, period=5, mask=job.configuration.mask,
-                               environment=environment)  # fmt: skip
+        limit = 4 * seconds + 2 * self.wishes.grace_seconds
+        ran = self.session.run(name, words, limit=limit, period=5, mask=job.configuration.mask, environment=environment)
         log = parse_log(ran.log, ran.code)
         if log.failure or log.timed is None:
             raise JobFailed(log.failure or "the tool printed no timed runs", ran.code in RETRIED)
-        content = self.session.phone.pull(f"{self.session.folder(name)}/power", limit=200_000_000)
+        content = self.session.phone.pull(f"{ran.folder}/power", limit=200_000_000)
         found = power.energy(power.read_trace(content.decode(errors="replace")), log.timed.count or 0)
         return {"energy": _energy_facts(found)}
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib.resources
+import itertools
 import re
 import shlex
 import tempfile
@@ -19,15 +20,16 @@ from android_bench.thermal import Snapshot, read_snapshot, sections
 
 FOLDER = "/data/local/tmp/android_bench"
 LOG_BYTES, SAMPLE_BYTES = 400_000, 4_000_000  # read back at most
-WAIT = 20  # seconds that one shell call waits for the end of a command
+WAIT = 20  # seconds at most that one shell call waits for the end of a command
 
 
 @dataclasses.dataclass(frozen=True)
 class Ran:
     """A command that ended on the phone."""
 
-    code: int
+    code: int  # 124: it was killed at its limit
     log: str
+    folder: str  # on the phone, with what it wrote
     cpu: CpuUse
     seconds: float  # from start to end, on the phone's clock
 
@@ -44,6 +46,8 @@ class Session:
 
     def __init__(self, phone: Phone, facts: Facts, binary: Binary, abi: str, patience: float = 60):
         self.phone, self.facts, self.binary, self.abi, self.patience = phone, facts, binary, abi, patience
+        self.phone.timeout = min(30.0, max(5.0, patience))
+        self._runs = itertools.count()
         self.flags: frozenset[str] = frozenset()
         self.program, self.fixed_performance = "", False
         self.scripts: dict[str, str] = {}
@@ -68,38 +72,37 @@ class Session:
 
     def run(self, name: str, argv: list[str], *, limit: float, period: float = 0.5, mask: str = "",
             environment: str = "") -> Ran:  # fmt: skip
-        """Start `argv` in the folder jobs/NAME and wait for its end, also beyond a link that drops and comes back.
+        """Start `argv` in a new folder jobs/NAME/NUMBER; wait for its end, also beyond a link that drops and returns.
 
         Raises:
             DeviceLost: the phone did not come back within `patience` seconds, or was restarted.
-            DeviceTimeout: the command did not end within `limit` seconds and a little; it is killed.
+            DeviceTimeout: after `limit` seconds the phone should have killed the command (code 124), but did not.
         """
-        folder = self.folder(name)
+        folder, turn = f"{self._folder(name)}/{next(self._runs)}", max(1, min(WAIT, round(self.patience)))
         words = [self.scripts["run.sh"], folder, f"{period:g}", str(max(1, round(limit))), *self._pinned(mask), *argv]
         clocks = " ".join(f"{cluster.policy}/scaling_cur_freq" for cluster in self.facts.clusters)
         start = (
-            f"mkdir -p {shlex.quote(folder)}; rm -f {shlex.quote(folder)}/rc; CLOCKS={shlex.quote(clocks)} "
+            f"mkdir -p {shlex.quote(folder)}; CLOCKS={shlex.quote(clocks)} "
             f"{self._environment()} {environment} nohup $(command -v setsid) sh {shlex.join(words)} "
             ">/dev/null 2>&1 </dev/null &\n"
         )
         deadline = time.monotonic() + limit + self.patience
         while True:
+            late = time.monotonic() > deadline
             try:
-                answer = self.phone.shell(start + _wait(folder), timeout=WAIT + min(30, self.patience))
-                if answer.code == 0:
-                    return _ran(answer.output, self.phone.serial)
-                if answer.code == 3:
-                    raise DeviceLost(f"{self.phone.serial}: the command vanished; was the phone restarted?")
-            except DeviceTimeout:
-                self.phone.wait(self.patience)
-                self.end_leftovers()
-                raise
+                answer = self.phone.shell(start + _wait(folder, turn), timeout=turn + self.phone.timeout)
             except DeviceLost:
                 self.phone.wait(self.patience)
                 if start and self.phone.shell(f"[ -e {shlex.quote(folder)}/pid ]").code:
                     raise
+            else:
+                if answer.code == 0:
+                    return _ran(answer.output, folder, self.phone.serial)
+                if answer.code == 3:
+                    raise DeviceLost(f"{self.phone.serial}: the command vanished ({answer.output.strip()[-200:]}); was "
+                                     "the phone restarted, or is its storage full?")  # fmt: skip
             start = ""
-            if time.monotonic() > deadline:
+            if late:
                 self.end_leftovers()
                 raise DeviceTimeout(f"{self.phone.serial}: no end within {limit:.0f} s; it was killed.")
 
@@ -107,29 +110,32 @@ class Session:
         """Heat, battery and clocks now."""
         return read_snapshot(self.phone.shell(snapshot_command()).output)
 
-    def folder(self, name: str) -> str:
-        return f"{FOLDER}/jobs/{name}"
-
     def forget(self, name: str) -> None:
-        """Remove a job's folder."""
-        self.phone.shell(f"rm -rf {shlex.quote(self.folder(name))}")
+        """Remove a job's folders; if the link is lost just then, a later `end_leftovers` does."""
+        with contextlib.suppress(DeviceLost):
+            self.phone.shell(f"rm -rf {shlex.quote(self._folder(name))}")
 
     def end_leftovers(self) -> None:
-        """Kill what jobs of ours left running, found by their pid files and their command lines; remove their files."""
-        self.phone.shell(
-            f"for file in {FOLDER}/jobs/*/pid {FOLDER}/jobs/*/child; do\n"
-            '[ -f "$file" ] && pid=$(cat "$file") && [ -n "$pid" ] || continue\n'
-            f'tr "\\000" " " <"/proc/$pid/cmdline" 2>/dev/null | grep -q {FOLDER} || continue\n'
-            'kill -9 "-$pid" 2>/dev/null || kill -9 "$pid"\ndone\n'
-            f"rm -rf {FOLDER}/jobs"
+        """Kill what jobs of ours left running, found by their command lines; remove their files and half-pushed ones.
+
+        The pattern doesn't match the text of the command that it stands in, so that this one lives on.
+        """
+        command = (
+            f"for file in $(grep -lE '{FOLDER}/(bin|lib|scripts)/' /proc/[0-9]*/cmdline 2>/dev/null); do\n"
+            'pid=${file#/proc/} pid=${pid%/cmdline}\nkill -9 "-$pid" 2>/dev/null || kill -9 "$pid" 2>/dev/null\ndone\n'
+            f"rm -rf {FOLDER}/jobs {FOLDER}/*/*.part {FOLDER}/*/*/*.part"
         )
+        self.phone.persist(lambda: self.phone.shell(command), self.patience)
 
     def close(self) -> None:
         """End and remove what is left of the jobs, and put the settings back; the pushed files stay for next time."""
         self.phone.stop = threading.Event()  # a user's Ctrl-C must not keep the settings changed
         self.phone.wait(min(30, self.patience))
         self.end_leftovers()
-        settings.restore(self.phone, FOLDER)
+        self.phone.persist(lambda: settings.restore(self.phone, FOLDER), self.patience)
+
+    def _folder(self, name: str) -> str:
+        return f"{FOLDER}/jobs/{name}"
 
     def _script(self, name: str) -> Path:
         """A file here with a script of the package, which may be zipped."""
@@ -149,7 +155,7 @@ def open_session(session: Session, wanted: settings.Wanted, libraries=()):
     """The session, prepared; whatever happens, the phone is left as it was found if it can be reached."""
     with tempfile.TemporaryDirectory(prefix="android_bench-") as session.scratch:
         try:
-            session.prepare(wanted, libraries)
+            session.phone.persist(lambda: session.prepare(wanted, libraries), session.patience)
             yield session
         finally:
             with contextlib.suppress(AdbError):  # lost for good: its settings come back when it is next seen
@@ -162,18 +168,19 @@ def clean(phone: Phone) -> None:
     phone.shell(f"rm -rf {FOLDER}")
 
 
-def _wait(folder: str) -> str:
+def _wait(folder: str, seconds: int) -> str:
     """The shell command that waits for a job: 0 ended (and its files follow), 2 still running, 3 gone."""
     return (
         f"cd {shlex.quote(folder)} || exit 3\nturn=0\n"
-        f"while [ ! -f rc ] && [ $turn -lt {WAIT * 10} ]; do sleep 0.1; turn=$((turn + 1)); done\n"
-        'if [ ! -f rc ]; then [ -f pid ] && [ -e "/proc/$(cat pid)" ] && exit 2; sleep 0.3; [ -f rc ] || exit 3; fi\n'
+        f"while [ ! -f rc ] && [ $turn -lt {seconds * 10} ]; do sleep 0.1; turn=$((turn + 1)); done\n"
+        'if [ ! -f rc ]; then\npid=$(cat pid) && [ -e "/proc/$pid/stat" ] && exit 2\nsleep 0.3; [ -f rc ] || exit 3\n'
+        "fi\n"
         "for file in rc begin end times; do echo @@$file; cat $file; done\n"
         f"echo @@samples; tail -c {SAMPLE_BYTES} samples 2>/dev/null\necho; echo @@log; head -c {LOG_BYTES} log"
     )
 
 
-def _ran(text: str, serial: str) -> Ran:
+def _ran(text: str, folder: str, serial: str) -> Ran:
     head, _, log = text.partition("\n@@log\n")
     parts = sections(head)
     code = parts.get("rc", "").strip()
@@ -182,4 +189,4 @@ def _ran(text: str, serial: str) -> Ran:
         raise DeviceLost(f"{serial}: what a command left is not whole: restarted, or storage full?")
     begin, end = (float(clock[0]) for clock in clocks)
     use = cpu_use(parts.get("begin", ""), parts.get("end", ""), parts.get("times", ""), parts.get("samples", ""))
-    return Ran(int(code), log, use, end - begin)
+    return Ran(int(code), log, folder, use, end - begin)

@@ -40,30 +40,32 @@ class Wanted:
 def apply(phone: Phone, folder: str, wanted: Wanted) -> bool:
     """Put back what an earlier harness left, write down what is set now, then set what is wanted.
 
-    Returns whether the phone is in fixed-performance mode (Android 11 and later; some refuse it).
+    A script that could not be run to its end stays: it knows what was set before anybody changed it. Returns whether
+    the phone is in fixed-performance mode (Android 11 and later; some refuse it).
     """
     restore(phone, folder)
     values = wanted.values()
     before = {name: phone.shell(f"settings get {NAMES[name]} {name}").output.strip() for name in values}
     before = {name: old for name, old in before.items() if old == "null" or NUMBER.fullmatch(old)}
-    lines = [_put(name, old) for name, old in before.items()]
-    lines += [f"{FIXED} false"] if wanted.fixed_performance else []
+    fixed = wanted.fixed_performance and phone.shell(f"{FIXED} false").code == 0
+    lines = [_put_back(name, old) for name, old in before.items()]
+    lines += [f"{FIXED} false || code=1"] if fixed else []
     if not lines:
         return False
     script = _script(folder)
-    text = shlex.quote("\n".join(lines) + "\n")
-    wrote = phone.shell(f"mkdir -p {shlex.quote(folder)} && printf %s {text} >{script}.part && mv -f {script}.part "
-                        f"{script}")  # fmt: skip
+    text = shlex.quote("\n".join(["code=0", *lines, "exit $code", ""]))
+    wrote = phone.shell(f"[ -f {script} ] || {{ mkdir -p {shlex.quote(folder)} && printf %s {text} >{script}.part && "
+                        f"mv -f {script}.part {script}; }}")  # fmt: skip
     if wrote.code:
         raise AdbError(f"{phone.serial}: can't write to {folder} ({wrote.output.strip()[-200:]}), so nothing is set.")
     changes = [_put(name, values[name]) for name in before]
     changes += ["input keyevent 224"] if wanted.stay_awake else []  # KEYCODE_WAKEUP
     phone.shell("\n".join(changes))
-    return wanted.fixed_performance and phone.shell(f"{FIXED} true").code == 0
+    return fixed and phone.shell(f"{FIXED} true").code == 0
 
 
 def restore(phone: Phone, folder: str) -> bool:
-    """Run the script that `apply` left, and remove it; False if there was none."""
+    """Run the script that `apply` left, and remove it; False if there was none, or it failed and stays."""
     script = _script(folder)
     return phone.shell(f"[ -f {script} ] && sh {script} && rm -f {script}").code == 0
 
@@ -73,6 +75,11 @@ def _put(name: str, value: str) -> str:
     if value == "null":
         return f"settings delete {NAMES[name]} {name} >/dev/null"
     return f"settings put {NAMES[name]} {name} {value}"
+
+
+def _put_back(name: str, value: str) -> str:
+    """The line of the script; a setting that this shell may not change was not changed either, which is no failure."""
+    return f'[ "$(settings get {NAMES[name]} {name})" = {value} ] || {_put(name, value)} || code=1'
 
 
 def _script(folder: str) -> str:

@@ -1,10 +1,11 @@
 # usage: sh run.sh FOLDER PERIOD LIMIT COMMAND [ARGUMENT ...]
-# Runs COMMAND with its output in FOLDER/log, samples it every PERIOD seconds, kills it after LIMIT whole seconds, and
-# at last writes FOLDER/rc, which says that everything else is there. CLOCKS: files of the clocks to sample.
+# Runs COMMAND with its output in FOLDER/log, samples it every PERIOD seconds, kills it and its children after LIMIT
+# whole seconds (code 124), and at last writes FOLDER/rc, which says that everything else is there. CLOCKS: files of the
+# clocks to sample.
 folder=$1 period=$2 limit=$3
 shift 3
 mkdir -p "$folder" && cd "$folder" || exit 98
-rm -f rc times samples log
+rm -f rc times samples log late
 echo $$ >pid
 
 mark() {
@@ -33,19 +34,23 @@ watch() { # CHILD
         sleeper=$!
         wait "$sleeper"
         sample "$1" >>samples 2>/dev/null
-        [ $(($(cut -d. -f1 /proc/uptime) - start)) -le "$limit" ] || kill -9 "$1"
+        if [ $(($(cut -d. -f1 /proc/uptime) - start)) -gt "$limit" ]; then
+            echo "$limit" >late
+            kill -9 "-$1" 2>/dev/null || kill -9 "$1"
+        fi
     done
 }
 
 mark >begin
 (
-    "$@" >log 2>&1 </dev/null &
+    $(command -v setsid) "$@" >log 2>&1 </dev/null & # a group of its own
     child=$!
     echo "$child" >child
     watch "$child" &
     watcher=$!
     wait "$child"
     code=$?
+    [ ! -f late ] || code=124
     times >times
     kill "$watcher" 2>/dev/null
     wait "$watcher" 2>/dev/null
