@@ -12,19 +12,19 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from android_bench import report
 from android_bench.accuracy import Pack
 from android_bench.adb import Server
 from android_bench.binary import locate
 from android_bench.command import delegate_flags
-from android_bench.devices import HOST, Means, host_facts, open_host, open_phone, phone_facts
 from android_bench.job import Configuration, models, plan
 from android_bench.measure import References, Wishes
 from android_bench.phones import choose, labels, survey
+from android_bench.report import page as report
 from android_bench.result import read_rows
 from android_bench.runner import Results, run_all
 from android_bench.settings import Wanted
 from android_bench.store import only_one, remember_config
+from android_bench.targets import HOST, Means, host_facts, open_host, open_phone, phone_facts
 
 
 @dataclasses.dataclass(frozen=True)

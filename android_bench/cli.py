@@ -118,7 +118,7 @@ def _compare(argv):
     first, second = _parse(values, argv, "compare A B", 2, 2)
     from rich.console import Console
 
-    from android_bench.compare import compare, format_comparison
+    from android_bench.report.compare import compare, format_comparison
     from android_bench.result import read_rows
 
     found = compare(read_rows(first), read_rows(second), threshold=values.threshold)

@@ -8,8 +8,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from android_bench.battery import Battery, parse_battery
 from android_bench.cpu import parse_cpufreq
+from android_bench.energy.battery import Battery, parse_battery
 from android_bench.thermal import STATUSES, Thermal, hottest, parse_thermalservice, sections
 
 TABLET_DP = 600  # smallest width of a tablet, in units of 1/160 inch

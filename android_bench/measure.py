@@ -7,11 +7,12 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from android_bench import command, power, reference
+from android_bench import command, reference
 from android_bench.accuracy import Pack, score
 from android_bench.adb import safe_name
+from android_bench.energy import power
 from android_bench.job import Configuration, Job
-from android_bench.parse import BenchmarkLog, parse_log
+from android_bench.logs.parse import BenchmarkLog, parse_log
 from android_bench.session import FOLDER, Session
 from android_bench.thermal import Snapshot, throttled, warm
 

@@ -4,7 +4,7 @@ import dataclasses
 import re
 
 from android_bench import cpu
-from android_bench.battery import Battery, parse_battery
+from android_bench.energy.battery import Battery, parse_battery
 
 STATUSES = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")  # of Android, 0..6
 KINDS = {

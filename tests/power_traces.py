@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from android_bench.battery import Battery, Odpm
-from android_bench.trace import Sample, Trace
+from android_bench.energy.battery import Battery, Odpm
+from android_bench.energy.trace import Sample, Trace
 
 TICK = 0.25  # seconds
 

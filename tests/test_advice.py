@@ -3,7 +3,7 @@
 import pytest
 from bench_rows import GALAXY, PIXEL, make_rows
 
-from android_bench.advice import SEVERITIES, advise
+from android_bench.report.advice import SEVERITIES, advise
 from android_bench.result import Result
 
 RUNS = [{"p50_us": 40.0}, {"p50_us": 40.5}, {"p50_us": 41.0}]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from android_bench.battery import (
+from android_bench.energy.battery import (
     Battery,
     BatteryError,
     BatteryStats,
@@ -16,7 +16,7 @@ from android_bench.battery import (
     parse_odpm,
     parse_power_supply,
 )
-from android_bench.trace import read_trace
+from android_bench.energy.trace import read_trace
 
 PHONES = Path(__file__).parent / "golden" / "phones"
 PARSERS = (parse_battery, parse_health, parse_power_supply, parse_odpm, parse_batterystats, read_trace)

@@ -8,8 +8,8 @@ import shutil
 import pytest
 from bench_rows import GALAXY, PIXEL, make_phones, make_rows
 
-from android_bench import figures
-from android_bench.report import headline, to_csv, write_report
+from android_bench.report import figures
+from android_bench.report.page import headline, to_csv, write_report
 from android_bench.result import Result
 
 HOSTILE = '<script>alert("x")</script> <b>bold</b> \'"; $(rm -rf /) %{x} {{ 7*7 }} <!--<script> größer 测试\nline'

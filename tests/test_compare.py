@@ -5,7 +5,7 @@ import pytest
 from bench_rows import GALAXY, PIXEL, make_rows
 from rich.console import Console
 
-from android_bench.compare import compare, format_comparison
+from android_bench.report.compare import compare, format_comparison
 from android_bench.result import Result
 from android_bench.stats import bootstrap_ratio
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from android_bench import power
-from android_bench.trace import read_trace
+from android_bench.energy import power
+from android_bench.energy.trace import read_trace
 
 SCRIPT = Path(power.__file__).parent / "on_device" / "energy.sh"
 PHONES = Path(__file__).parent / "golden" / "phones"

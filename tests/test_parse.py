@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from android_bench.delegates import Delegation
-from android_bench.log_lines import LogError
-from android_bench.parse import Runs, parse_log
-from android_bench.run_eval import RunEval, parse_run_eval
-from android_bench.saved_files import parse_op_profile, parse_op_profile_proto, parse_result_file
+from android_bench.logs.delegates import Delegation
+from android_bench.logs.log_lines import LogError
+from android_bench.logs.parse import Runs, parse_log
+from android_bench.logs.run_eval import RunEval, parse_run_eval
+from android_bench.logs.saved_files import parse_op_profile, parse_op_profile_proto, parse_result_file
 
 GOLDEN = Path(__file__).parent / "golden"
 TOOL, PHONES = GOLDEN / "benchmark_model", GOLDEN / "phones"

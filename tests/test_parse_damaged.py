@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from android_bench.log_lines import LogError
-from android_bench.parse import parse_log
-from android_bench.run_eval import parse_run_eval
-from android_bench.saved_files import parse_op_profile, parse_op_profile_proto, parse_result_file
+from android_bench.logs.log_lines import LogError
+from android_bench.logs.parse import parse_log
+from android_bench.logs.run_eval import parse_run_eval
+from android_bench.logs.saved_files import parse_op_profile, parse_op_profile_proto, parse_result_file
 
 GOLDEN = Path(__file__).parent / "golden"
 TOOL, PHONES = GOLDEN / "benchmark_model", GOLDEN / "phones"

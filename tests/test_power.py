@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from power_traces import Phone, played, written
 
-from android_bench.battery import INT_MIN, Battery, Odpm
-from android_bench.power import Energy, Refusal, energy, minutes_needed, read_trace
-from android_bench.staircase import step_joules
-from android_bench.trace import Trace
+from android_bench.energy.battery import INT_MIN, Battery, Odpm
+from android_bench.energy.power import Energy, Refusal, energy, minutes_needed, read_trace
+from android_bench.energy.staircase import step_joules
+from android_bench.energy.trace import Trace
 
 CURRENTS = {"uA": -1e6, "uA inverted": 1e6, "mA": -1e3, "mA inverted": 1e3}  # printed number per ampere
 

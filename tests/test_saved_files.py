@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from android_bench.parse import parse_log
-from android_bench.saved_files import parse_op_profile, parse_op_profile_proto, parse_result_file
+from android_bench.logs.parse import parse_log
+from android_bench.logs.saved_files import parse_op_profile, parse_op_profile_proto, parse_result_file
 
 TOOL = Path(__file__).parent / "golden" / "benchmark_model"
 OPS = [

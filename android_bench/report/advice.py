@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from statistics import median
 
-from android_bench.fields import by_device, delegate_asked, energy, facts, kind, labels, repetitions
+from android_bench.report.fields import by_device, delegate_asked, energy, facts, kind, labels, repetitions
 from android_bench.result import Result
 
 SEVERITIES = ("problem", "warning", "note")

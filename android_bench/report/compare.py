@@ -6,7 +6,7 @@ from statistics import median
 from rich.table import Table
 from rich.text import Text
 
-from android_bench.fields import delegate_asked, energy, facts, repetitions
+from android_bench.report.fields import delegate_asked, energy, facts, repetitions
 from android_bench.result import Result
 from android_bench.stats import bootstrap_ratio
 

@@ -4,7 +4,7 @@ import dataclasses
 import re
 import statistics
 
-from android_bench.battery import CHARGING, FULL, INT_MIN, Battery, BatteryError, Odpm, parse_battery, parse_odpm
+from android_bench.energy.battery import CHARGING, FULL, INT_MIN, Battery, BatteryError, Odpm, parse_battery, parse_odpm
 
 HOLE = 5  # periods without a sample: the phone slept
 NONSENSE = 0.1  # share of unusable battery readings that is put up with

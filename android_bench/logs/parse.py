@@ -6,9 +6,9 @@ Run the tool with `2>&1`: half of what tells where the graph ran goes to stderr.
 import re
 from dataclasses import dataclass, field
 
-from android_bench.delegates import Delegation, delegate_notes, read_delegates, what_ran
-from android_bench.failures import failure
-from android_bench.log_lines import LONGEST_LINE, Line, LogError, find_number, number, printable, read_lines
+from android_bench.logs.delegates import Delegation, delegate_notes, read_delegates, what_ran
+from android_bench.logs.failures import failure
+from android_bench.logs.log_lines import LONGEST_LINE, Line, LogError, find_number, number, printable, read_lines
 
 _TOKEN = re.compile(r"(count|first|curr|min|max|avg|std|p5|median|p95)=(\S+)")
 _ECHO = re.compile(r"([^\[\]\n]{1,100}?) ?: \[(.*)\]", re.DOTALL)

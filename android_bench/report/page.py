@@ -9,9 +9,9 @@ from statistics import median
 import jinja2
 import plotly.offline
 
-from android_bench import figures
-from android_bench.advice import advise
-from android_bench.fields import (
+from android_bench.report import figures
+from android_bench.report.advice import advise
+from android_bench.report.fields import (
     by_device,
     delegate_asked,
     energy,
@@ -46,7 +46,7 @@ def write_report(rows: list[Result], path, *, title: str = "Models on phones", a
     devices = [_device(mine, unit, scale) for mine in by_device(rows).values()]
     charts = [chart for device in devices for chart in device["charts"]]
     everything = figures.overview(rows, unit, scale)
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("android_bench", "."), autoescape=True)
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("android_bench.report", "."), autoescape=True)
     environment.globals |= {word.__name__: word for word in (short, time_words, joule_words, joule_range)}
     page = environment.get_template("report.html.j2").render(
         title=title, about=about or {}, devices=devices, matrix=_matrix(rows), models=_models(rows), unit=unit,

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from android_bench.trace import Phases, Trace, charging, currents
+from android_bench.energy.trace import Phases, Trace, charging, currents
 
 LAG_SECONDS = 15.0  # how long a gauge may still tell of the phase before
 LAG_SHARE = 0.1  # but no more than this share of a phase is left out for it

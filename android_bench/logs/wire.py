@@ -2,7 +2,7 @@
 
 import struct
 
-from android_bench.log_lines import LogError
+from android_bench.logs.log_lines import LogError
 
 _FIXED = {1: "<d", 5: "<f"}  # benchmark_model writes floats, never fixed-width integers
 

@@ -8,9 +8,9 @@ own calibration error (1 to 3 % is common), which is the same for every model on
 import dataclasses
 import math
 
-from android_bench.meters import Reading, Refusal, current, odpm
-from android_bench.staircase import charge_counter, level, minutes_needed
-from android_bench.trace import Phases, Trace, charging, phases, read_trace, sane
+from android_bench.energy.meters import Reading, Refusal, current, odpm
+from android_bench.energy.staircase import charge_counter, level, minutes_needed
+from android_bench.energy.trace import Phases, Trace, charging, phases, read_trace, sane
 
 WANDER = 0.04  # share by which a phone's idle power differs from one quarter of an hour to the next
 

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from android_bench.log_lines import printable
+from android_bench.logs.log_lines import printable
 
 _LABELS = {"xnnpack": "XNNPACK", "gpu": "GPU", "nnapi": "NNAPI", "hexagon": "Hexagon", "npu": "NPU"}
 _REPLACING = re.compile(

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from android_bench.log_lines import LogError, find_number, number, printable, read_lines
+from android_bench.logs.log_lines import LogError, find_number, number, printable, read_lines
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ import math
 
 import numpy as np
 
-from android_bench.meters import Power, Reading, Refusal, settled
-from android_bench.trace import Phases
+from android_bench.energy.meters import Power, Reading, Refusal, settled
+from android_bench.energy.trace import Phases
 
 STEPS = 5  # fewer steps than that during the load are no measurement
 PLAUSIBLE_UAH = (300e3, 50e6)  # full: a watch; a large tablet

@@ -2,7 +2,7 @@
 
 import re
 
-from android_bench.log_lines import Line, printable
+from android_bench.logs.log_lines import Line, printable
 
 _EXITS = {
     124: "it ran into the time limit: give it more time, or fewer runs",

@@ -1,8 +1,8 @@
 """What benchmark_model saves when it is asked to: its result (`--result_file_path`) and its profile of the ops."""
 
-from android_bench import wire
-from android_bench.log_lines import LONGEST_LOG, LogError, number, printable
-from android_bench.parse import BenchmarkLog, Runs
+from android_bench.logs import wire
+from android_bench.logs.log_lines import LONGEST_LOG, LogError, number, printable
+from android_bench.logs.parse import BenchmarkLog, Runs
 
 _REGULAR_RUNS = "Operator-wise Profiling Info"
 _TABLE = " Run Order ="

@@ -3,7 +3,7 @@
 import html
 import math
 
-from android_bench.fields import by_device, energy, facts, fastest, labels, repetitions, sustained_at, time_us
+from android_bench.report.fields import by_device, energy, facts, fastest, labels, repetitions, sustained_at, time_us
 from android_bench.result import Result
 
 COLOURS = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#0891b2", "#b45309", "#be185d", "#4b5563")

@@ -1,0 +1,1 @@
+"""What a phone's meters say, and the joules of one inference."""

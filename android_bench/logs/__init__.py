@@ -1,0 +1,1 @@
+"""What Google's tools print or save, as values."""

@@ -1,0 +1,1 @@
+"""What a person reads: one page, advice, and two runs compared."""
