@@ -50,6 +50,13 @@ class Completed:
     output: str
 
 
+class _Client(adbutils.AdbClient):
+    def make_connection(self, timeout: float | None = None):
+        """As adbutils' own, but without starting a server on adb's default port where none answers on this one."""
+        socket.create_connection((self.host, self.port), timeout=3).close()
+        return super().make_connection(timeout)
+
+
 class Server:
     """An adb server: "127.0.0.1:5037" by default. `adb` starts a local one that isn't running.
 
@@ -64,7 +71,7 @@ class Server:
             raise AdbError(f"Expected an adb server as HOST:PORT. Received: {address!r}.")
         self.address, self.host, self.port, self._adb = address, host, int(port), adb
         self._start()
-        self.client = adbutils.AdbClient(host=self.host, port=self.port, socket_timeout=10)
+        self.client = _Client(host=self.host, port=self.port, socket_timeout=10)
 
     def _start(self) -> None:
         with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), timeout=3):
@@ -80,7 +87,8 @@ class Server:
             raise AdbError(f"adb can't be run ({error}). Install Android's platform-tools, or name the program: "
                            "--adb /path/to/adb.") from None  # fmt: skip
         if done.returncode:
-            raise AdbError(f"'{program} start-server' failed: {done.stderr.decode(errors='replace').strip()[-300:]}")
+            words = done.stderr.decode(errors="replace").strip()[-300:] or f"exit code {done.returncode}"
+            raise AdbError(f"'{program} start-server' failed ({words}): is it adb? Give another with --adb.")
 
     def attached(self) -> tuple[Attached, ...]:
         """Every transport that this server knows."""

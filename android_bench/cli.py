@@ -49,8 +49,8 @@ def _run_flags(values):
     flags.DEFINE_integer("seed", 0, "of the order of the jobs", **define)
     flags.DEFINE_string("eval", None, ".npz with x (or inputs by name) and y: accuracy on the phone", **define)
     flags.DEFINE_integer("eval_limit", None, "take only so many samples of it", lower_bound=1, **define)
-    flags.DEFINE_float("energy_minutes", 0, "minutes of load for the energy of a run; as long again is idled",
-                       lower_bound=0, **define)  # fmt: skip
+    flags.DEFINE_float("energy_minutes", 0, "minutes of load for the energy of a run, and as many idle before and "
+                       "after it", lower_bound=0, **define)  # fmt: skip
     flags.DEFINE_string("sustain", "0m", "load for so long (30m, 90s), for the curve of a warming phone", **define)
     flags.DEFINE_float("cool_down", 37.0, "start a run only below this skin and battery temperature, °C; 0: at once",
                        lower_bound=0, **define)  # fmt: skip

@@ -11,11 +11,12 @@ KINDS = ("latency", "accuracy", "sustain", "energy")
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A `.tflite` file: its path here, the sha256 of its bytes, and the id of its rows."""
+    """A `.tflite` file: its path here, the sha256 of its bytes, the id of its rows, and its size."""
 
     path: str
     sha256: str
     id: str
+    bytes: int | None = None
 
     @classmethod
     def read(cls, path) -> "Model":
@@ -29,7 +30,7 @@ class Model:
                 f"Expected a .tflite file (TFL3 at byte 4). Received: {str(path)!r}, {len(content)} bytes."
             )
         name = os.fsencode(path.stem).decode(errors="replace")  # a file's name may be no text, a row's id is
-        return cls(str(path.resolve()), hashlib.sha256(content).hexdigest(), name)
+        return cls(str(path.resolve()), hashlib.sha256(content).hexdigest(), name, len(content))
 
 
 @dataclasses.dataclass(frozen=True)

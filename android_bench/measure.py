@@ -11,6 +11,7 @@ from android_bench import command, reference
 from android_bench.accuracy import Pack, score
 from android_bench.adb import safe_name
 from android_bench.energy import power
+from android_bench.energy.battery import Battery
 from android_bench.job import Configuration, Job
 from android_bench.logs.parse import BenchmarkLog, parse_log
 from android_bench.session import FOLDER, Session
@@ -164,7 +165,8 @@ class Measurer:
         limit = (5 + expected.chunks / 3) * self.wishes.grace_seconds
         ran = self.session.run(name, words, limit=limit, mask=configuration.mask)
         if ran.code == 90:
-            raise JobFailed(f"the tool wrote no output or a short one: {ran.log.strip()[-200:]}", retry=True)
+            last_line = ran.log.strip().rpartition("\n")[2][-200:]
+            raise JobFailed(f"the tool wrote no output or a short one: {last_line}", retry=True)
         log = parse_log(ran.log, ran.code)
         if log.failure:
             raise JobFailed(log.failure, ran.code in RETRIED)
@@ -201,17 +203,18 @@ class Measurer:
         seconds, facts = 60 * self.wishes.energy_minutes, self.session.facts
         timing = command.Timing(runs=1, min_seconds=seconds, max_seconds=2 * seconds, warmup_runs=0, warmup_seconds=0)
         argv = command.latency(*self._common(job.configuration, model), timing, self._tool)
-        words = ["sh", self.session.scripts["energy.sh"], f"{min(5, max(0.5, seconds / 120)):g}", f"{seconds / 2:g}",
+        words = ["sh", self.session.scripts["energy.sh"], f"{min(5, max(0.5, seconds / 120)):g}", f"{seconds:g}",
                  "power", *argv]  # fmt: skip
         environment = f"CURRENT_FILE={shlex.quote(facts.power_supply or '')} ODPM={int(facts.has_odpm)}"
         self._cool()
-        limit = 4 * seconds + 2 * self.wishes.grace_seconds
+        limit = 5 * seconds + 2 * self.wishes.grace_seconds
         ran = self.session.run(name, words, limit=limit, period=5, mask=job.configuration.mask, environment=environment)
         log = parse_log(ran.log, ran.code)
         if log.failure or log.timed is None:
             raise JobFailed(log.failure or "the tool printed no timed runs", ran.code in RETRIED)
         content = self.session.phone.pull(f"{ran.folder}/power", limit=200_000_000)
-        found = power.energy(power.read_trace(content.decode(errors="replace")), log.timed.count or 0)
+        trace = power.read_trace(content.decode(errors="replace"))
+        found = power.energy(trace, log.timed.count or 0, capacity_uah=_capacity(facts.battery))
         return {"energy": _energy_facts(found)}
 
     @property
@@ -238,6 +241,13 @@ def _repetition(log: BenchmarkLog, ran, before: Snapshot, after: Snapshot, fixed
         "ran_on": log.ran_on, "note": log.note, "unconsumed": list(log.unconsumed), "tool": log.tool,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
+
+
+def _capacity(battery: Battery) -> float | None:
+    """Charge of the full battery, as its counter and its level tell; None below 20 %, where that is a guess."""
+    if not battery.charge_uah or (battery.level_percent or 0) < 20:
+        return None
+    return battery.charge_uah / battery.level_percent * 100
 
 
 def _energy_facts(found) -> dict:

@@ -34,7 +34,7 @@ def make_row(configuration: Configuration, device: dict, lines: list[dict]) -> R
     energy = facts.get("energy", {})
     row = Result(
         id=configuration.model.id, recipe="as given", device=device["label"], device_kind=device["kind"],
-        model_sha256=configuration.model.sha256, threads=configuration.threads,
+        model_sha256=configuration.model.sha256, raw_bytes=configuration.model.bytes, threads=configuration.threads,
         delegate=runs[0]["ran_on"] if runs else None, runs=sum(run["count"] or 0 for run in runs) or None,
         peak_memory_bytes=next((run["peak_memory_bytes"] for run in runs if run.get("peak_memory_bytes")), None),
         energy_joules=max(0.0, energy["joules"]) if "joules" in energy else None, energy_source=energy.get("source"),

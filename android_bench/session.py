@@ -67,7 +67,7 @@ class Session:
         for path in libraries:
             self.libraries = f"{FOLDER}/lib"
             pushed, name = shlex.quote(self.phone.push(path, f"{FOLDER}/lib/kept")), shlex.quote(Path(path).name)
-            self.phone.shell(f"cd {FOLDER}/lib && ln -sf {pushed} {name}")
+            self.phone.shell(f"cd {FOLDER}/lib && ln -sf {pushed} ./{name}")
         self.flags = known_flags(self.phone.shell(f"{self._environment()} {shlex.quote(self.program)} --help").output)
 
     def run(self, name: str, argv: list[str], *, limit: float, period: float = 0.5, mask: str = "",
@@ -90,11 +90,14 @@ class Session:
         while True:
             late = time.monotonic() > deadline
             try:
-                answer = self.phone.shell(start + _wait(folder, turn), timeout=turn + self.phone.timeout)
+                answer = self.phone.shell(start + _wait(folder, turn, period), timeout=turn + self.phone.timeout)
             except DeviceLost:
                 self.phone.wait(self.patience)
                 if start and self.phone.shell(f"[ -e {shlex.quote(folder)}/pid ]").code:
                     raise
+            except AdbError:
+                self.end_leftovers()
+                raise
             else:
                 if answer.code == 0:
                     return _ran(answer.output, folder, self.phone.serial)
@@ -168,11 +171,15 @@ def clean(phone: Phone) -> None:
     phone.shell(f"rm -rf {FOLDER}")
 
 
-def _wait(folder: str, seconds: int) -> str:
-    """The shell command that waits for a job: 0 ended (and its files follow), 2 still running, 3 gone."""
+def _wait(folder: str, seconds: int, period: float) -> str:
+    """The shell command that waits for a job: 0 ended (and its files follow), 2 still running, 3 gone.
+
+    It looks five times as often as the job is sampled, so that it disturbs a long one as little.
+    """
+    pause = min(1.0, max(0.05, period / 5))
     return (
         f"cd {shlex.quote(folder)} || exit 3\nturn=0\n"
-        f"while [ ! -f rc ] && [ $turn -lt {seconds * 10} ]; do sleep 0.1; turn=$((turn + 1)); done\n"
+        f"while [ ! -f rc ] && [ $turn -lt {seconds / pause:.0f} ]; do sleep {pause:g}; turn=$((turn + 1)); done\n"
         'if [ ! -f rc ]; then\npid=$(cat pid) && [ -e "/proc/$pid/stat" ] && exit 2\nsleep 0.3; [ -f rc ] || exit 3\n'
         "fi\n"
         "for file in rc begin end times; do echo @@$file; cat $file; done\n"

@@ -252,7 +252,7 @@ def test_adb_that_is_missing_fails_or_is_no_program(tmp_path):
     program = tmp_path / "adb"
     program.write_text("#!/bin/sh\necho 'broken adb' >&2\nexit 3\n")
     program.chmod(0o755)
-    with pytest.raises(AdbError, match="start-server' failed: broken adb"):
+    with pytest.raises(AdbError, match="start-server' failed .broken adb.: is it adb"):
         Server(f"127.0.0.1:{free_port()}", adb=str(program))
     program.chmod(stat.S_IRUSR)
     program.write_text("no program")

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+import android_bench
 from android_bench.energy import power
 from android_bench.energy.trace import read_trace
 
-SCRIPT = Path(power.__file__).parent / "on_device" / "energy.sh"
+SCRIPT = Path(android_bench.__file__).parent / "on_device" / "energy.sh"
 PHONES = Path(__file__).parent / "golden" / "phones"
 DUMPSYS = """#!/bin/sh
 case $1 in
