@@ -20,26 +20,11 @@ from pathlib import Path, PurePosixPath
 
 import adbutils
 
-from android_bench.transports import STATES, Attached, parse_devices
+from android_bench.adb_errors import AdbError, DeviceLost, DeviceTimeout, Stopped, explained
+from android_bench.transports import Attached, parse_devices
 
 LIMIT = 8_000_000  # bytes of an answer; no command of ours comes near it
 SLOWEST = 2_000_000  # bytes a second that are written and summed at least
-
-
-class AdbError(RuntimeError):
-    """adb or a phone refused; the message says what to do."""
-
-
-class DeviceLost(AdbError):
-    """The phone, or the link to it, went away in the middle. It may come back."""
-
-
-class DeviceTimeout(DeviceLost):
-    """No end within the time allowed."""
-
-
-class Stopped(Exception):
-    """The user asked to stop."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,14 +77,14 @@ class Server:
 
     def attached(self) -> tuple[Attached, ...]:
         """Every transport that this server knows."""
-        with _explained(self.address), self.client.make_connection(timeout=10) as link:
+        with explained(self.address), self.client.make_connection(timeout=10) as link:
             link.send_command("host:devices-l")
             link.check_okay()
             return parse_devices(link.read_string_block())
 
     def connect(self, address: str) -> None:
         """`adb connect HOST:PORT`. AdbError unless the phone is there afterwards: adb itself says 0 to everything."""
-        with _explained(address):
+        with explained(address):
             answer = self.client.connect(address, timeout=15)
         if not answer.startswith(("connected", "already connected")):
             state = next((a for a in self.attached() if a.serial == address), None)
@@ -137,7 +122,7 @@ class Phone:
         timeout = timeout or self.timeout
         mark = f"__ended_{secrets.token_hex(8)}="
         text = f"(\n{command}\n) 2>&1 </dev/null; printf '\\n{mark}%s\\n' $?"
-        with _explained(self.serial), self._open(f"exec:{text}", timeout) as link:
+        with explained(self.serial), self._open(f"exec:{text}", timeout) as link:
             content = self._read(link, timeout, limit)
         output, found, code = content.decode(errors="replace").replace("\r\n", "\n").rpartition(f"\n{mark}")
         if not found or not code.strip().isdecimal():
@@ -173,7 +158,7 @@ class Phone:
 
     def pull(self, path: str, limit: int) -> bytes:
         """The bytes of a file; DeviceLost if it ends early, AdbError where there is none or it is above `limit`."""
-        with _explained(self.serial), self._sync("RECV", path, self.timeout) as link:
+        with explained(self.serial), self._sync("RECV", path, self.timeout) as link:
             content = bytearray()
             while (kind := link.read_exact(4)) == b"DATA":
                 size = link.read_uint32()
@@ -250,7 +235,7 @@ class Phone:
             yield link
 
     def _send(self, content: bytes, path: str, timeout: float) -> None:
-        with _explained(self.serial), self._sync("SEND", f"{path},{0o100755}", timeout) as link:
+        with explained(self.serial), self._sync("SEND", f"{path},{0o100755}", timeout) as link:
             for start in range(0, len(content), 1 << 16):
                 if self.stop.is_set():
                     raise Stopped
@@ -279,23 +264,3 @@ def _sum(quoted: str) -> str:
 
 def _first_word(done: Completed) -> str:
     return (done.output.split() or [""])[0]
-
-
-@contextlib.contextmanager
-def _explained(name: str):
-    """Errors of adbutils and of sockets as ours."""
-    try:
-        yield
-    except adbutils.AdbError as error:
-        words = " ".join(str(error).split())
-        if "unauthorized" in words or "authorizing" in words:
-            raise DeviceLost(f"{name} is unauthorized: {STATES['unauthorized']}.") from None
-        if "permission" in words:
-            raise AdbError(f"{name}: {words}; {STATES['no permissions']}.") from None
-        raise DeviceLost(f"{name}: {words or 'the link dropped'}.") from None
-    except (TimeoutError, subprocess.TimeoutExpired) as error:
-        raise DeviceTimeout(f"{name}: no answer in time ({error}); 'adb kill-server' may help.") from None
-    except ValueError as error:  # of a length or a text that is none
-        raise AdbError(f"{name}: what answers there is no adb server ({error}).") from None
-    except (OSError, EOFError) as error:
-        raise DeviceLost(f"{name}: the link dropped ({error or type(error).__name__}).") from None

@@ -5,7 +5,8 @@ import dataclasses
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from android_bench.adb import AdbError, Phone, Server
+from android_bench.adb import Phone, Server
+from android_bench.adb_errors import AdbError
 from android_bench.device import DeviceError, Facts, facts_command, read_facts
 from android_bench.transports import Attached
 

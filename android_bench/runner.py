@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
-from android_bench.adb import AdbError, DeviceLost, Stopped
+from android_bench.adb_errors import AdbError, DeviceLost, Stopped
 from android_bench.job import Configuration, Job
 from android_bench.measure import JobFailed
 from android_bench.rows import make_row

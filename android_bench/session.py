@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 from android_bench import settings
-from android_bench.adb import AdbError, DeviceLost, DeviceTimeout, Phone
+from android_bench.adb import Phone
+from android_bench.adb_errors import AdbError, DeviceLost, DeviceTimeout
 from android_bench.binary import Binary, known_flags
 from android_bench.cpu import CpuUse, cpu_use
 from android_bench.device import Facts, snapshot_command

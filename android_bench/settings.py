@@ -8,7 +8,8 @@ import dataclasses
 import re
 import shlex
 
-from android_bench.adb import AdbError, Phone
+from android_bench.adb import Phone
+from android_bench.adb_errors import AdbError
 
 NAMES = {  # setting -> its namespace
     "stay_on_while_plugged_in": "global",

@@ -15,7 +15,8 @@ from emulated_phone.personalities import PIXEL, TABLET
 from emulated_phone.server import AdbServer
 from phone_farm import farm
 
-from android_bench.adb import AdbError, DeviceLost, DeviceTimeout, Phone, Server, Stopped, safe_name
+from android_bench.adb import Phone, Server, safe_name
+from android_bench.adb_errors import AdbError, DeviceLost, DeviceTimeout, Stopped
 from android_bench.transports import parse_devices
 
 GOLDEN = Path(__file__).parent / "golden/phones/adb_devices_l.txt"

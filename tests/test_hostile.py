@@ -12,7 +12,8 @@ from emulated_phone.personalities import PIXEL, XIAOMI
 from emulated_phone.sync import Sync
 from phone_farm import QUICK, farm
 
-from android_bench.adb import AdbError, Phone, Server
+from android_bench.adb import Phone, Server
+from android_bench.adb_errors import AdbError
 from android_bench.bench import Incomplete
 from android_bench.phones import choose, survey
 from android_bench.result import read_rows
