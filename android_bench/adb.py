@@ -170,7 +170,7 @@ class Phone:
                 raise AdbError(f"{self.serial}: can't read {path}: {message}")
         return bytes(content)
 
-    def wait(self, timeout: float, poll: float = 1.0) -> None:
+    def wait(self, timeout: float, poll: float = 0.5) -> None:
         """Until the phone answers (again). DeviceLost after `timeout` seconds."""
         end = time.monotonic() + timeout
         while True:

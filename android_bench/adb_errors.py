@@ -5,7 +5,10 @@ import subprocess
 
 import adbutils
 
+from android_bench.child import Stopped
 from android_bench.transports import STATES
+
+__all__ = ["AdbError", "DeviceLost", "DeviceTimeout", "Stopped", "explained"]
 
 
 class AdbError(RuntimeError):
@@ -18,10 +21,6 @@ class DeviceLost(AdbError):
 
 class DeviceTimeout(DeviceLost):
     """No end within the time allowed."""
-
-
-class Stopped(Exception):
-    """The user asked to stop."""
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import itertools
 import json
+import re
 import sys
 import threading
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from android_bench.accuracy import Pack
 from android_bench.adb import Server
+from android_bench.adb_errors import AdbError
 from android_bench.binary import locate
 from android_bench.command import delegate_flags
 from android_bench.job import Configuration, models, plan
@@ -21,10 +23,12 @@ from android_bench.measure import References, Wishes
 from android_bench.phones import choose, labels, survey
 from android_bench.report import page as report
 from android_bench.result import read_rows
-from android_bench.runner import Results, run_all
+from android_bench.runner import Outcome, Results, run_all
 from android_bench.settings import Wanted
 from android_bench.store import only_one, remember_config
 from android_bench.targets import HOST, Means, host_facts, open_host, open_phone, phone_facts
+
+NAMED_CORES = ("", "little", "big", "prime", "all")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +72,8 @@ def run(request: Request, quiet: bool = False) -> Path:
     pack = Pack.read(request.eval, request.eval_limit) if request.eval else None
     stop = threading.Event()
     means = Means(
-        dataclasses.replace(request.wishes, pack=pack), References(pack) if pack else None,
-        libraries=request.library, wanted=request.wanted, patience=request.wait,
+        dataclasses.replace(request.wishes, pack=pack), References(pack, stop) if pack else None,
+        libraries=request.library, wanted=request.wanted, patience=request.wait, stop=stop,
     )  # fmt: skip
     devices, facts, means = _devices(request, means, stop, quiet)
     folder = Path(request.output)
@@ -78,17 +82,20 @@ def run(request: Request, quiet: bool = False) -> Path:
     with only_one(folder):
         remember_config(folder, _config(request, means))
         results = Results(folder, configurations)
-        if request.retry_failed:
-            results.drop_failed()
-        facts = _labelled(results.devices() | facts)
+        facts = _labelled(results.devices() | _same_phones(results.devices(), facts))
         results.remember(facts)
-        jobs = [(serial, opened, plan(configurations, repetitions=request.repetitions, kinds=_kinds(means.wishes),
-                                      seed=request.seed, serial=serial)) for serial, opened in devices]  # fmt: skip
+        options = {"repetitions": request.repetitions, "seed": request.seed}
+        jobs = [
+            (serial, opened, plan(configurations, kinds=_kinds(means.wishes, serial), serial=serial, **options))
+            for serial, opened in devices
+        ]
+        if request.retry_failed:
+            results.drop_failed({(serial, *job.key) for serial, _, mine in jobs for job in mine})
         names = {serial: facts[serial]["label"] for serial, _ in devices}
         with _progress(names, {serial: len(mine) for serial, _, mine in jobs}, quiet) as tell:
             outcomes = run_all(jobs, results, request.seed, tell, stop)
         problems = [f"{names[o.serial]}: {o.words}; {o.left} jobs left" for o in outcomes if o.words]
-        problems += [f"{names[o.serial]}: {o.failed} jobs failed" for o in outcomes if o.failed]
+        problems += [_failures(names[o.serial], o) for o in outcomes if o.failed]
         page = write_report(folder) if results.lines else None
     if problems:
         raise Incomplete("\n  ".join(["Not everything was measured; the same command goes on from here "
@@ -105,10 +112,39 @@ def _configurations(request: Request) -> list[Configuration]:
         raise ValueError(f"Expected one or more values for --{empty[0]}. Received none.")
     for delegate in lists["delegate"]:
         delegate_flags(delegate) if delegate != "npu" else None
+    for cores in lists["cores"]:
+        if cores not in NAMED_CORES and not re.fullmatch("(0[xX])?[0-9a-fA-F]{1,64}", cores):
+            raise ValueError(f"--cores takes little, big, prime, all, or a hexadecimal mask. Received: {cores!r}.")
+    here = [word for word in (*lists["delegate"], *lists["cores"]) if word not in ("cpu", "builtin", "")]
+    if HOST in request.device and here:
+        raise ValueError(f"This computer has --delegate cpu and builtin, and no --cores. Received: {', '.join(here)}.")
     for library in request.library:
         if not Path(library).is_file():
             raise ValueError(f"Expected a shared library. Received: {library!r}, which is not a file; check the path.")
     return [Configuration(*each) for each in itertools.product(models(request.paths), *lists.values())]
+
+
+def _failures(name: str, outcome: Outcome, most: int = 3) -> str:
+    """How many jobs failed on a device, and the first causes."""
+    causes: dict[str, dict] = {}
+    for line in outcome.failed:
+        causes.setdefault(line["error"], line)
+    words = [f"    {line['id']}, {line['kind']}: {' '.join(error.split())[:300]}" for error, line in causes.items()]
+    more = [f"    and {len(words) - most} other causes, in the report"] if len(words) > most else []
+    return "\n".join([f"{name}: {len(outcome.failed)} jobs failed", *words[:most], *more])
+
+
+def _same_phones(before: dict[str, dict], now: dict[str, dict]) -> dict[str, dict]:
+    """`now`; ValueError where a phone was measured into the folder with another benchmark_model or system."""
+    for serial, device in now.items():
+        old, new = before.get(serial, device)["facts"], device["facts"]
+        pairs = {"benchmark_model": [f.get("binary", {}).get("sha256", "")[:12] for f in (old, new)],
+                 "build of Android": [f.get("fingerprint") for f in (old, new)]}  # fmt: skip
+        for name, (was, now_is) in pairs.items():
+            if was != now_is:
+                raise ValueError(f"{device['label']} was measured into this folder with another {name} ({was}, now "
+                                 f"{now_is}): choose another --output.")  # fmt: skip
+    return now
 
 
 def _labelled(devices: dict[str, dict]) -> dict[str, dict]:
@@ -118,8 +154,20 @@ def _labelled(devices: dict[str, dict]) -> dict[str, dict]:
 
 
 def servers(request: Request) -> list[Server]:
-    """The adb servers of a request, with the wireless phones connected."""
-    found = [Server(address, request.adb) for address in request.adb_server or ("",)]
+    """The adb servers of a request that answer, with the wireless phones connected to the first.
+
+    AdbError if none answers; of several, those that don't are told of.
+    """
+    found, errors = [], []
+    for address in request.adb_server or ("",):
+        try:
+            found.append(Server(address, request.adb))
+        except AdbError as error:
+            errors.append(error)
+    if not found:
+        raise errors[0]
+    for error in errors:
+        print(f"warning: {error}", file=sys.stderr)
     for address in request.connect:
         found[0].connect(address)
     return found
@@ -151,33 +199,37 @@ def _devices(request: Request, means: Means, stop: threading.Event, quiet: bool)
     return devices, facts, means
 
 
-def _kinds(wishes: Wishes) -> tuple[str, ...]:
-    more = {"accuracy": wishes.pack, "sustain": wishes.sustain_minutes, "energy": wishes.energy_minutes}
+def _kinds(wishes: Wishes, serial: str) -> tuple[str, ...]:
+    phone = serial != HOST  # this computer has no battery, and its heat is not read
+    more = {"accuracy": wishes.pack, "sustain": phone and wishes.sustain_minutes,
+            "energy": phone and wishes.energy_minutes}  # fmt: skip
     return ("latency", *(kind for kind, asked in more.items() if asked))
 
 
 def _config(request: Request, means: Means) -> dict:
     """What rows of one folder must share."""
-    wishes = dataclasses.asdict(dataclasses.replace(means.wishes, pack=None)) | {"pack": None}
+    parts = {"timing": means.wishes.timing, "cooling": means.wishes.cooling, "settings": request.wanted}
+    flat = {f"{part}.{k}": v for part, fields in parts.items() for k, v in dataclasses.asdict(fields).items()}
     data = hashlib.sha256(Path(request.eval).read_bytes()).hexdigest() if request.eval else None
-    return wishes | {
+    return flat | {
         "seed": request.seed, "eval_sha256": data, "eval_limit": request.eval_limit,
-        "benchmark_binaries": sorted(binary.sha256 for binary in means.binaries),
-        **{f"settings_{name}": value for name, value in dataclasses.asdict(request.wanted).items()},
+        "energy_minutes": means.wishes.energy_minutes, "sustain_minutes": means.wishes.sustain_minutes,
     }  # fmt: skip
 
 
 def _about(config: dict) -> dict:
-    timing, cooling = config.get("timing") or {}, config.get("cooling") or {}
-    words = {
-        "A latency run": f"at least {timing.get('runs')} runs and {timing.get('min_seconds')} s, at most "
-                         f"{timing.get('max_seconds')} s, after {timing.get('warmup_runs')} runs and "
-                         f"{timing.get('warmup_seconds')} s of warm-up",
-        "Cool-down": f"until skin and battery are below {cooling.get('celsius')} °C (or as cool as at the start), "
-                     f"at most {cooling.get('max_seconds')} s",
-        "Order": f"blocks of all configurations, shuffled with seed {config.get('seed')} and the phone's serial",
+    if "timing.runs" not in config:
+        return {}
+    timing = {name.removeprefix("timing."): value for name, value in config.items() if name.startswith("timing.")}
+    celsius = config["cooling.celsius"]
+    limit = "off" if celsius is None else f"until skin and battery are below {celsius:g} °C"
+    return {
+        "A latency run": "at least {runs} runs and {min_seconds:g} s, at most {max_seconds:g} s, after {warmup_runs} "
+                         "runs and {warmup_seconds:g} s of warm-up".format(**timing),
+        "Cool-down": limit + f" (or as cool as at the start), at most {config['cooling.max_seconds']:g} s",
+        "Order": f"blocks of all configurations, shuffled with seed {config['seed']} and the phone's serial",
+        "CPU %": "processor time / wall time of the process, loading included where the run is short; 100 is one core",
     }  # fmt: skip
-    return words if timing else {}
 
 
 @contextlib.contextmanager

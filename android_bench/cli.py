@@ -18,8 +18,9 @@ USAGE = """android-bench: latency, accuracy, CPU, memory, heat and energy of .tf
 'android-bench COMMAND --help' shows a command's flags."""
 
 
-def _adb_flags(values):
-    flags.DEFINE_list("device", [], "phones, by serial or name; 'all'; 'host' is this computer", flag_values=values)
+def _adb_flags(values, choice=True):
+    if choice:
+        flags.DEFINE_list("device", [], "phones, by serial or name; 'all'; 'host' is this computer", flag_values=values)
     flags.DEFINE_string("adb", None, "the adb program (default: PATH, else the one of adbutils)", flag_values=values)
     flags.DEFINE_list("adb_server", [], "adb servers, HOST:PORT (default: this computer's)", flag_values=values)
     flags.DEFINE_list("connect", [], "wireless phones to connect first, HOST:PORT", flag_values=values)
@@ -39,7 +40,7 @@ def _run_flags(values):
     flags.DEFINE_list("threads", ["1"], "numbers of threads", **define)
     flags.DEFINE_list("delegate", ["cpu"], "cpu (XNNPACK), builtin (plain kernels), gpu, gpu32, nnapi, "
                       "nnapi:ACCELERATOR, hexagon, npu, external:/path/on/phone.so", **define)  # fmt: skip
-    flags.DEFINE_list("cores", [""], "cores to run on: little, big, prime, all, or a hexadecimal mask", **define)
+    flags.DEFINE_list("cores", [], "cores to run on: little, big, prime, all, or a hexadecimal mask", **define)
     flags.DEFINE_integer("repetitions", 3, "processes for each latency", lower_bound=1, **define)
     flags.DEFINE_integer("runs", 50, "runs at least, in each process", lower_bound=1, **define)
     flags.DEFINE_float("min_seconds", 1.0, "seconds of runs at least", lower_bound=0, **define)
@@ -64,7 +65,7 @@ def _run_flags(values):
 
 def _devices(argv):
     values = flags.FlagValues()
-    _adb_flags(values)
+    _adb_flags(values, choice=False)
     flags.DEFINE_bool("json", False, "as JSON", flag_values=values)
     _parse(values, argv, "devices", 0, 0)
     from rich.console import Console
@@ -74,7 +75,7 @@ def _devices(argv):
     from android_bench.phones import choose, survey
 
     found = survey(servers(Request((), **_connection(values))))
-    phones = choose(found, list(values.device) or ["all"]) if found.phones or not found.problems else []
+    phones = choose(found, ["all"]) if found.phones or not (found.problems or values.json) else []
     if values.json:
         described = [describe(phone.facts) | {"adb_serial": phone.phone.serial} for phone in phones]
         print(json.dumps({"phones": described, "problems": found.problems}, indent=1, ensure_ascii=False))
@@ -122,7 +123,7 @@ def _compare(argv):
     from android_bench.result import read_rows
 
     found = compare(read_rows(first), read_rows(second), threshold=values.threshold)
-    Console().print(format_comparison(found))
+    Console(width=None if sys.stdout.isatty() else 180).print(format_comparison(found))
     return 1 if any(item.worse for item in found) else 0
 
 
@@ -172,7 +173,8 @@ COMMANDS = {
 
 
 def _connection(values) -> dict:
-    return {"device": tuple(values.device), "adb": values.adb, "adb_server": tuple(values.adb_server),
+    device = tuple(values.device) if "device" in values else ()
+    return {"device": device, "adb": values.adb, "adb_server": tuple(values.adb_server),
             "connect": tuple(values.connect)}  # fmt: skip
 
 
@@ -191,11 +193,14 @@ def _minutes(text: str) -> float:
 def _parse(values, argv, usage, least, most=None):
     """Positional arguments of a command, its flags parsed into ``values``; exits after printing ``--help``."""
     if {"--help", "-h", "-help"} & set(argv):
-        own = values.get_help().split("\nabsl.flags:")[0].split(":\n", 1)[-1]
-        print(f"usage: android-bench {usage} [flags]\n\nflags:\n{own.rstrip()}")
+        own = values.get_help().partition("absl.flags:")[0].partition(":\n")[2]
+        own = re.sub(r"\n +\(default: '(\"\")?'\)", "", own)
+        own = re.sub(r"(--(\[no\])?|,--)[a-z_]+", lambda flag: flag[0].replace("_", "-"), own)
+        print(f"usage: android-bench {usage} [flags]" + (f"\n\nflags:\n{own.rstrip()}" if own.strip() else ""))
         raise SystemExit(0)
     end = argv.index("--") if "--" in argv else len(argv)  # what follows is names of files, as they are
     words = [re.sub(r"^--[^=]+", lambda name: "--" + name[0][2:].replace("-", "_"), word) for word in argv[:end]]
+    words = [f"--no{word[5:]}" if word.startswith("--no_") and word[5:] in values else word for word in words]
     try:
         rest = values(["android-bench", *words])[1:] + argv[end + 1 :]
     except flags.Error as error:

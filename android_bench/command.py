@@ -63,7 +63,7 @@ def delegate_flags(delegate: str, tool: str = "tflite") -> list[str]:
         path, _, options = rest.partition(";")
         return [f"--external_delegate_path={path}"] + ([f"--external_delegate_options={options}"] if options else [])
     more = "" if tool == "litert2" else ", nnapi:ACCELERATOR, external:/path.so"
-    raise ValueError(f"Unknown delegate for this benchmark_model: {delegate!r}. Known: {', '.join(known)}{more}.")
+    raise ValueError(f"Unknown delegate: {delegate!r}. Known: {', '.join(known)}{more}.")
 
 
 def latency(binary: str, model: str, threads: int, delegate: str, timing: Timing, tool: str = "tflite") -> list[str]:

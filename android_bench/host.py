@@ -3,19 +3,17 @@
 import dataclasses
 import hashlib
 import importlib.metadata
-import json
 import os
 import platform
-import signal
-import subprocess
 import sys
-import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from android_bench import child
 from android_bench.result import Result
 from android_bench.stats import outliers, summary
 
@@ -54,7 +52,7 @@ class HostMeasurement:
 
 def measure(
     path, *, threads: int = 1, runs: int = 50, min_seconds: float = 1.0, warmup: int = 5, max_seconds: float = 30.0,
-    xnnpack: bool = True, inputs=None,
+    xnnpack: bool = True, inputs=None, stop: threading.Event | None = None,
 ) -> HostMeasurement:  # fmt: skip
     """Time single runs of a `.tflite` file.
 
@@ -69,6 +67,7 @@ def measure(
         xnnpack: False takes the plain built-in kernels.
         inputs: arrays of one run, batch axis included: one, a list in the file's order, or a dict by name. By default
             random numbers in a batch of one: 0..1 for floats, the whole range for int8, 0 for indices.
+        stop: once it is set, the child is killed and `Stopped` raised.
 
     Raises:
         ValueError: no such file, not a `.tflite`, inputs that don't fit.
@@ -88,7 +87,7 @@ def measure(
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     job = dict(path=str(path.resolve()), threads=threads, runs=runs, min_seconds=min_seconds, warmup=warmup,
                max_seconds=max_seconds, xnnpack=xnnpack)  # fmt: skip
-    found = in_child("host", job, named(inputs), timeout=120 + 4 * max_seconds)[0]
+    found = child.in_child("host", job, named(inputs), timeout=120 + 4 * max_seconds, stop=stop)[0]
     times = np.array(found.pop("times_ns")) / 1e3
     numbers = {f"latency_{name}_us": value for name, value in summary(times).items()}
     facts = computer() | {"load_average": load, "outlier_runs": int(outliers(times).sum())} | found.pop("facts")
@@ -107,49 +106,6 @@ def named(inputs) -> dict[str, np.ndarray]:
     return {str(name): np.asarray(array) for name, array in inputs.items()}
 
 
-def in_child(module: str, job: dict, arrays: dict[str, np.ndarray], timeout: float) -> tuple[dict, dict]:
-    """Run `work` of an android_bench module in another process; what it found, and the arrays it left.
-
-    Raises:
-        ValueError: the inputs don't fit the file.
-        RuntimeError: LiteRT refuses the file, the child was killed by a signal, or took longer than `timeout` seconds.
-    """
-    with tempfile.TemporaryDirectory(prefix="host-") as folder:
-        np.savez(Path(folder, "inputs.npz"), **arrays)
-        Path(folder, "job.json").write_text(json.dumps(job))
-        root = str(Path(__file__).resolve().parent.parent)
-        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-        code = f"import sys; from android_bench.{module} import work; work(sys.argv[1])"
-        command = [sys.executable, "-c", code, folder]
-        try:
-            done = subprocess.run(
-                command, env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)}, stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=timeout, cwd=folder, check=False,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            raise RuntimeError(
-                f"{job['path']} did not finish a run in {timeout:.0f} s; give a larger max_seconds."
-            ) from None
-        result = Path(folder, "result.json")
-        if done.returncode < 0:
-            name = signal.Signals(-done.returncode).name
-            raise RuntimeError(
-                f"LiteRT died with {name} (signal {-done.returncode}) on {job['path']}: a kernel can't run this file. "
-                "Convert with another precision, or try xnnpack=False."
-            )
-        if done.returncode or not result.exists():
-            last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
-            raise RuntimeError(f"The child that runs {job['path']} ended with code {done.returncode}: {last[0]}")
-        found = json.loads(result.read_text())
-        left = Path(folder, "outputs.npz")
-        arrays = dict(np.load(left, allow_pickle=False)) if left.exists() else {}
-    if "wrong_input" in found:
-        raise ValueError(found["wrong_input"])
-    if "refused" in found:
-        raise RuntimeError(f"LiteRT can't run {job['path']}: {found['refused']}")
-    return found, arrays
-
-
 def computer() -> dict[str, Any]:
     """The processor's name, the cores this process may use, the frequency governor: what a reader must know."""
     name = platform.processor() or platform.machine()
@@ -165,18 +121,9 @@ def computer() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def work(folder: str, task=None) -> None:
-    """The child: do `task` (time the file) on job.json and inputs.npz, and write result.json."""
-    job = json.loads(Path(folder, "job.json").read_text())
-    with np.load(Path(folder, "inputs.npz"), allow_pickle=False) as stored:
-        arrays = dict(stored)
-    try:
-        found = (task or _timed)(job, arrays)
-    except WrongInput as error:
-        found = {"wrong_input": str(error)}
-    except (ValueError, RuntimeError) as error:
-        found = {"refused": str(error).strip()}
-    Path(folder, "result.json").write_text(json.dumps(found))
+def work(folder: str) -> None:
+    """The child's part of `measure`."""
+    child.serve(folder, _timed)
 
 
 def _timed(job: dict, arrays: dict[str, np.ndarray]) -> dict:
@@ -222,10 +169,6 @@ def _timed(job: dict, arrays: dict[str, np.ndarray]) -> dict:
     }  # fmt: skip
 
 
-class WrongInput(ValueError):
-    """The inputs don't fit the file; the parent raises it as ValueError."""
-
-
 def feeds_for(details, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
     """One array for each input, in its dtype."""
     if not arrays:
@@ -236,10 +179,10 @@ def feeds_for(details, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
         keys = [key for key in arrays if key in (str(index), name) or name.endswith((f"_{key}:0", f"_{key}"))]
         if len(keys) != 1 or len(arrays) != len(details):
             names = [detail["name"] for detail in details]
-            raise WrongInput(f"Expected one array for each input: {names}. Received: {sorted(arrays)}")
+            raise child.WrongInput(f"Expected one array for each input: {names}. Received: {sorted(arrays)}")
         array, shape = arrays[keys[0]], detail["shape_signature"]
         if array.ndim != len(shape) or any(w not in (-1, g) for w, g in zip(shape, array.shape, strict=True)):
-            raise WrongInput(f"Input {name!r} takes {tuple(map(int, shape))} (-1: any). Received: {array.shape}")
+            raise child.WrongInput(f"Input {name!r} takes {tuple(map(int, shape))} (-1: any). Received: {array.shape}")
         scale, zero = detail["quantization"]
         if scale and array.dtype != detail["dtype"]:
             limits = np.iinfo(detail["dtype"])
@@ -252,7 +195,7 @@ def _random(detail) -> np.ndarray:
     """A batch of one of random numbers that no kernel refuses."""
     shape, dtype = [int(n) for n in detail["shape"]], np.dtype(detail["dtype"])
     if any(n == -1 for n in detail["shape_signature"][1:]):
-        raise WrongInput(
+        raise child.WrongInput(
             f"Input {detail['name']!r} has the shape {detail['shape_signature'].tolist()}: -1 after the batch is a "
             "size that only you know. Give `inputs`, an array of the size that the device will see."
         )
@@ -264,7 +207,7 @@ def _random(detail) -> np.ndarray:
         return random.integers(limits.min, limits.max, shape, dtype, endpoint=True)
     if dtype.kind in "iub":
         return np.zeros(shape, dtype)
-    raise WrongInput(f"Input {detail['name']!r} takes {dtype}, which can't be made up. Give `inputs`.")
+    raise child.WrongInput(f"Input {detail['name']!r} takes {dtype}, which can't be made up. Give `inputs`.")
 
 
 def _memory(field: str) -> int:

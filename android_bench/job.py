@@ -47,6 +47,12 @@ class Configuration:
         """What tells it from the others of the same phone, as JSON keeps it."""
         return (self.model.id, self.model.sha256, self.threads, self.delegate, self.mask)
 
+    @classmethod
+    def from_line(cls, line: dict) -> "Configuration":
+        """The configuration of a line of jobs.jsonl; where the file lies is not known any more."""
+        model = Model("", line["model_sha256"], line["id"], line.get("model_bytes"))
+        return cls(model, line["threads"], line["delegate"], line["mask"])
+
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -59,6 +65,15 @@ class Job:
     @property
     def key(self) -> tuple:
         return (*self.configuration.key, self.kind, self.repetition)
+
+    def to_line(self) -> dict:
+        """The fields of a line of jobs.jsonl that say which job it is of."""
+        configuration, model = self.configuration, self.configuration.model
+        return {
+            "id": model.id, "model_sha256": model.sha256, "model_bytes": model.bytes, "threads": configuration.threads,
+            "delegate": configuration.delegate, "mask": configuration.mask, "kind": self.kind,
+            "repetition": self.repetition,
+        }  # fmt: skip
 
 
 def models(paths) -> list[Model]:

@@ -20,6 +20,7 @@ from android_bench.thermal import Snapshot, throttled, warm
 RETRIED = (137, 139, 90)  # killed, crashed, output missing: may not happen again
 STEP_SECONDS = 20  # of one point of the --sustain curve
 MIB = 1024 * 1024
+LATENCY_ONLY = "this benchmark_model (LiteRT 2's, or an old one) gives times only: take TensorFlow Lite's own"
 
 
 class JobFailed(RuntimeError):
@@ -54,8 +55,8 @@ class Wishes:
 class References:
     """This computer's outputs, made once for each file and kind of kernels, whichever phone asks first."""
 
-    def __init__(self, pack: Pack):
-        self.pack, self.made, self.lock = pack, {}, threading.Lock()
+    def __init__(self, pack: Pack, stop: threading.Event | None = None):
+        self.pack, self.stop, self.made, self.lock = pack, stop, {}, threading.Lock()
 
     def get(self, model, xnnpack: bool, single: bool = False) -> reference.Reference:
         """`single`: one sample a run even where the file takes a batch.
@@ -67,7 +68,9 @@ class References:
         with self.lock:
             if key not in self.made:
                 try:
-                    self.made[key] = reference.make(model.path, self.pack.feeds, xnnpack=xnnpack, single=single)
+                    self.made[key] = reference.make(
+                        model.path, self.pack.feeds, xnnpack=xnnpack, single=single, stop=self.stop
+                    )
                 except (ValueError, RuntimeError) as error:
                     raise JobFailed(f"accuracy: {error}") from None
             return self.made[key]
@@ -97,24 +100,29 @@ class Measurer:
         cooled, before = self._cool()
         log, ran = self._timed(job.configuration, name, model, self.wishes.timing)
         after = self.session.snapshot()
-        found = _repetition(log, ran, before, after, self.session.fixed_performance) | {"cooled": cooled}
+        slowed = throttled(before, after, start=self.start, fixed_performance=self.session.fixed_performance)
+        found = _repetition(log, ran, before, after) | {"throttled": slowed, "cooled": cooled}
         if job.repetition == 0:
             found |= self._memory(job.configuration, name, model)
         return found
 
     def _cool(self) -> tuple[str | None, Snapshot]:
-        """Wait until the phone is cool; what was waited for in words, and the last snapshot."""
+        """Wait until the phone is cool; what was waited for in words, and the last snapshot.
+
+        The first time that means the limit; how cool the phone then is in this room, `start`, will do ever after.
+        """
         cooling, begin = self.wishes.cooling, time.monotonic()
-        reason, snapshot = None, self.session.snapshot()
-        self.start = self.start or snapshot
+        reason, words, snapshot = None, None, self.session.snapshot()
         while still := warm(snapshot, cooling.celsius, self.start):
             waited = time.monotonic() - begin
             if waited >= cooling.max_seconds:
-                return f"did not cool in {waited:.0f} s: {still}", snapshot
+                words = f"did not cool in {waited:.0f} s: {still}"
+                break
             reason = reason or still
             self.session.phone.pause(min(cooling.poll_seconds, cooling.max_seconds - waited))
             snapshot = self.session.snapshot()
-        return (f"waited {time.monotonic() - begin:.0f} s: {reason}" if reason else None), snapshot
+        self.start = self.start or snapshot
+        return words or (f"waited {time.monotonic() - begin:.0f} s: {reason}" if reason else None), snapshot
 
     def _timed(self, configuration: Configuration, name: str, model: str, timing: command.Timing):
         argv = command.latency(*self._common(configuration, model), timing, self._tool)
@@ -129,6 +137,8 @@ class Measurer:
 
     def _memory(self, configuration: Configuration, name: str, model: str) -> dict:
         """The peak, or why there is none: what was timed is good all the same."""
+        if self.session.binary.litert2:
+            return {"peak_memory_bytes": None, "memory_note": LATENCY_ONLY}
         argv = command.memory(*self._common(configuration, model), self._tool)
         for _ in range(2):
             ran = self.session.run(name, argv, limit=2 * self.wishes.grace_seconds, period=0.05,
@@ -144,15 +154,21 @@ class Measurer:
     def _accuracy(self, job: Job, name: str, model: str) -> dict:
         missing = {"input_layer_value_files", "output_filepath"} - self.session.flags
         if self.session.binary.litert2 or (self.session.flags and missing):
-            raise JobFailed("this benchmark_model can't take inputs and write outputs: give TensorFlow Lite's own")
-        xnnpack = job.configuration.delegate != "builtin"
-        expected = self.references.get(job.configuration.model, xnnpack)
+            return {"facts": {"accuracy_note": LATENCY_ONLY}}
+        asked, kernels = job.configuration.delegate, job.configuration.delegate != "builtin"
+        expected = self.references.get(job.configuration.model, kernels)
         try:
-            return self._scored(job, name, model, expected)
+            found = self._scored(job, name, model, expected)
+            refused = asked.startswith("gpu") and found["facts"]["eval_ran_on"] != "gpu"
         except JobFailed as failed:
-            if failed.retry or expected.chunk == 1 or not expected.dynamic:
+            if failed.retry:
                 raise
-        return self._scored(job, name, model, self.references.get(job.configuration.model, xnnpack, single=True))
+            found, refused = failed, True
+        if refused and expected.dynamic and expected.chunk > 1:  # a delegate may take one sample, but no batch
+            return self._scored(job, name, model, self.references.get(job.configuration.model, kernels, single=True))
+        if isinstance(found, JobFailed):
+            raise found
+        return found
 
     def _scored(self, job: Job, name: str, model: str, expected: reference.Reference) -> dict:
         configuration, packs = job.configuration, []
@@ -176,7 +192,9 @@ class Measurer:
             scores = expected.read(content)
         except ValueError as error:
             raise JobFailed(f"the outputs can't be used: {error}", retry=True) from None
-        return score(expected, scores, self.wishes.pack.labels)
+        found = score(expected, scores, self.wishes.pack.labels)
+        found["facts"]["eval_ran_on"] = log.ran_on
+        return found
 
     def _pushed(self, content: bytes, name: str) -> str:
         path = Path(self.session.scratch, name)
@@ -200,6 +218,8 @@ class Measurer:
         return {"sustain": points}
 
     def _energy(self, job: Job, name: str, model: str) -> dict:
+        if self.session.binary.litert2:
+            return {"energy": {"refused": LATENCY_ONLY, "minutes_needed": None}}
         seconds, facts = 60 * self.wishes.energy_minutes, self.session.facts
         timing = command.Timing(runs=1, min_seconds=seconds, max_seconds=2 * seconds, warmup_runs=0, warmup_seconds=0)
         argv = command.latency(*self._common(job.configuration, model), timing, self._tool)
@@ -225,7 +245,7 @@ class Measurer:
         return self.session.program, model, configuration.threads, configuration.delegate
 
 
-def _repetition(log: BenchmarkLog, ran, before: Snapshot, after: Snapshot, fixed_performance: bool) -> dict:
+def _repetition(log: BenchmarkLog, ran, before: Snapshot, after: Snapshot) -> dict:
     """The facts of one latency run, in the words of a result row."""
     timed = log.timed
     return {
@@ -237,7 +257,6 @@ def _repetition(log: BenchmarkLog, ran, before: Snapshot, after: Snapshot, fixed
         "celsius_before": before.celsius(), "celsius_after": after.celsius(),
         "status_before": before.thermal.status, "status_after": after.thermal.status,
         "battery_percent": after.battery.level_percent,
-        "throttled": throttled(before, after, fixed_performance=fixed_performance),
         "ran_on": log.ran_on, "note": log.note, "unconsumed": list(log.unconsumed), "tool": log.tool,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip

@@ -23,6 +23,7 @@ class Found:
     facts: Facts
     serial: str
     label: str
+    transports: tuple[str, ...] = ()  # adb's serials that lead to it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +42,15 @@ def survey(servers: list[Server], stop: threading.Event | None = None) -> Survey
     with ThreadPoolExecutor(max(1, len(ready))) as pool:
         answers = list(pool.map(lambda pair: _ask(*pair, stop), ready))
     problems += [answer for answer in answers if isinstance(answer, str)]
-    phones = {}
-    for _, phone, facts in sorted((a for a in answers if not isinstance(a, str)), key=lambda a: _wireless(a[0])):
-        phones.setdefault(facts.serial or phone.serial, (phone, facts))
-    names = labels({serial: facts.name or facts.model or serial for serial, (_, facts) in phones.items()})
-    found = [Found(phone, facts, serial, names[serial]) for serial, (phone, facts) in phones.items()]
+    groups: dict[str, list[tuple]] = {}
+    for line, phone, facts in sorted((a for a in answers if not isinstance(a, str)), key=lambda a: _wireless(a[0])):
+        groups.setdefault(facts.serial or phone.serial, []).append((line, phone, facts))
+    problems += [_twins(serial, group) for serial, group in groups.items() if _cabled(group) > 1]
+    names = labels({serial: group[0][2].name or group[0][2].model or serial for serial, group in groups.items()})
+    found = [
+        Found(group[0][1], group[0][2], serial, names[serial], tuple(line.serial for line, _, _ in group))
+        for serial, group in groups.items()
+    ]
     return Survey(tuple(sorted(found, key=lambda item: (item.label, item.serial))), tuple(problems))
 
 
@@ -84,7 +89,8 @@ def choose(found: Survey, wanted: list[str]) -> list[Found]:
         return list(found.phones)
     chosen = {}
     for name in wanted:
-        matching = [item for item in found.phones if name in (item.phone.serial, item.serial, item.label)]
+        matching = [item for item in found.phones
+                    if name in (item.phone.serial, *item.transports, item.serial, item.label)]  # fmt: skip
         if len(matching) != 1:
             raise NoChoice(" ".join([f"Expected the serial of an attached phone. Received: {name!r}. Attached: "
                                      f"{known}.", *found.problems]))  # fmt: skip
@@ -98,6 +104,17 @@ def _ask(server: Server, line: Attached, stop) -> tuple[Attached, Phone, Facts] 
         return line, phone, read_facts(phone.shell(facts_command(), timeout=30).output)
     except (AdbError, DeviceError) as error:
         return f"{line.serial} does not answer: {error}"
+
+
+def _cabled(group: list[tuple]) -> int:
+    """How many phones a group is at least: one phone has one cable, and one model."""
+    cables = sum(not _wireless(line) for line, _, _ in group)
+    return max(cables, len({(facts.model, facts.fingerprint) for _, _, facts in group}))
+
+
+def _twins(serial: str, group: list[tuple]) -> str:
+    lines = ", ".join(line.serial for line, _, _ in group)
+    return f"{lines} all give {serial} as their serial number, so only the first is used: unplug the others in turn."
 
 
 def _wireless(line: Attached) -> bool:

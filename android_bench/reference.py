@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from android_bench import host
+from android_bench import child, host
 
 MAX_BATCH, MAX_BATCH_BYTES = 256, 4_000_000
 CHECKED = 8  # samples that must come out of a batch as they do alone
@@ -68,7 +68,8 @@ class Reference:
         return scores
 
 
-def make(path, inputs, *, xnnpack: bool = True, threads: int = 1, single: bool = False) -> Reference:
+def make(path, inputs, *, xnnpack: bool = True, threads: int = 1, single: bool = False,
+         stop=None) -> Reference:
     """Run the file here on `inputs` (arrays, samples first: one, a list, or a dict by name) as a phone will.
 
     Many samples go into one run only where every input's signature has a dynamic batch, and after the first samples
@@ -80,7 +81,7 @@ def make(path, inputs, *, xnnpack: bool = True, threads: int = 1, single: bool =
     """
     arrays = host.named(inputs)
     job = dict(path=str(Path(path).resolve()), xnnpack=xnnpack, threads=threads, single=single)
-    found, left = host.in_child("reference", job, arrays, timeout=1800)
+    found, left = child.in_child("reference", job, arrays, timeout=1800, stop=stop)
     layers = {name: tuple(Layer(**(layer | {"shape": tuple(layer["shape"])})) for layer in found[name])
               for name in ("inputs", "outputs")}  # fmt: skip
     packs = tuple(left[f"pack{k}"].tobytes() for k in range(len(layers["inputs"])))
@@ -91,7 +92,7 @@ def make(path, inputs, *, xnnpack: bool = True, threads: int = 1, single: bool =
 
 def work(folder: str) -> None:
     """The child's part of `make`."""
-    host.work(folder, _run)
+    child.serve(folder, _run)
 
 
 def _run(job: dict, arrays: dict[str, np.ndarray]) -> dict:
@@ -106,7 +107,7 @@ def _run(job: dict, arrays: dict[str, np.ndarray]) -> dict:
     details = net.get_input_details()
     samples = _samples(arrays)
     if any(not len(d["shape"]) for d in details):
-        raise host.WrongInput("An input of the file is a single number, so it takes no batch of samples.")
+        raise child.WrongInput("An input of the file is a single number, so it takes no batch of samples.")
     fixed = [int(d["shape"][0]) for d in details if d["shape_signature"][0] != -1]
     if fixed:
         chunk, how = fixed[0], "one sample a process" if fixed[0] == 1 else f"{fixed[0]} samples a process"
@@ -121,7 +122,7 @@ def _run(job: dict, arrays: dict[str, np.ndarray]) -> dict:
         arrays_out, layers = _invoke(net, [feed[start : start + chunk] for feed in feeds])
         outputs += [array.tobytes() for array in arrays_out]
     if any(layer["shape"][:1] != [chunk] for layer in layers[:1]):
-        raise host.WrongInput(f"The output's shape {layers[0]['shape']} has no row for each of {chunk} samples.")
+        raise child.WrongInput(f"The output's shape {layers[0]['shape']} has no row for each of {chunk} samples.")
     left = {f"pack{k}": np.frombuffer(feed.tobytes(), np.uint8) for k, feed in enumerate(feeds)}
     np.savez("outputs.npz", **left, outputs=np.frombuffer(b"".join(outputs), np.uint8))
     inputs = [_layer(d, (chunk, *feed.shape[1:])) for d, feed in zip(details, feeds, strict=True)]
@@ -131,7 +132,7 @@ def _run(job: dict, arrays: dict[str, np.ndarray]) -> dict:
 def _samples(arrays) -> int:
     counts = {len(array) if array.ndim else 0 for array in arrays.values()}
     if len(counts) != 1 or 0 in counts:
-        raise host.WrongInput(f"Expected as many samples in each array, one or more. Received: {sorted(counts)}.")
+        raise child.WrongInput(f"Expected as many samples in each array, one or more. Received: {sorted(counts)}.")
     return counts.pop()
 
 
@@ -139,7 +140,7 @@ def _fixed_feeds(details, arrays, chunk: int):
     """The inputs of a file with a fixed batch, checked against a shape that takes any number of samples."""
     free = [d | {"shape_signature": np.array([-1, *d["shape_signature"][1:]])} for d in details]
     if any(int(d["shape"][0]) != chunk for d in details):
-        raise host.WrongInput(f"The inputs' fixed batches differ: {[d['shape'].tolist() for d in details]}.")
+        raise child.WrongInput(f"The inputs' fixed batches differ: {[d['shape'].tolist() for d in details]}.")
     return host.feeds_for(free, arrays)
 
 

@@ -64,7 +64,7 @@ def _repetition_facts(latency: list[dict]) -> dict:
         return {}
     medians = [run["p50_us"] or run["mean_us"] for run in runs]
     wild = outliers(medians) if len(medians) > 2 else [False] * len(medians)
-    said = ("ran_on", "note", "unconsumed", "tool", "peak_memory_bytes", "fixed_performance")
+    said = ("ran_on", "note", "unconsumed", "tool", "peak_memory_bytes", "memory_note", "fixed_performance")
     repetitions = [
         {key: value for key, value in run.items() if key not in said} | {"outlier": bool(is_wild)}
         for run, is_wild in zip(runs, wild, strict=True)
@@ -79,6 +79,7 @@ def _repetition_facts(latency: list[dict]) -> dict:
         "system_cpu_percent": _median(run["system_percent"] for run in runs),
         "fixed_performance": all(run.get("fixed_performance") for run in runs) or None,
         "delegate_note": "; ".join(notes) or None,
+        "memory_note": next((run["memory_note"] for run in runs if run.get("memory_note")), None),
         "unconsumed_flags": list(dict.fromkeys(flag for run in runs for flag in run["unconsumed"])) or None,
     }
     return {name: value for name, value in facts.items() if value is not None}

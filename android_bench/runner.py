@@ -45,9 +45,9 @@ class Results:
         self.lines = self.store.read()
         self.keys = set(map(self.store.key_of, self.lines))
 
-    def drop_failed(self) -> None:
-        """Forget the jobs that failed, so that they run again."""
-        kept = [line for line in self.lines if not line["error"]]
+    def drop_failed(self, keys: set[tuple]) -> None:
+        """Forget those of these jobs that failed, so that they run again."""
+        kept = [line for line in self.lines if not line["error"] or self.store.key_of(line) not in keys]
         if len(kept) < len(self.lines):
             write_file(self.store.path, b"".join(json.dumps(line).encode() + b"\n" for line in kept))
             self.lines, self.keys = kept, set(map(self.store.key_of, kept))
@@ -73,16 +73,18 @@ class Results:
         write_file(self.folder / "devices.json", text.encode())
 
     def write_rows(self) -> list:
-        """Make rows.jsonl of every configuration that has a line; returns the rows."""
+        """Make rows.jsonl of every configuration that has a line, those of earlier runs too; returns the rows."""
         rows, devices = [], self.devices()
+        configurations = {configuration.key: configuration for configuration in self.configurations}
         by_configuration: dict[tuple, list[dict]] = {}
         for line in self.lines:
-            by_configuration.setdefault(tuple(line[name] for name in KEY[:6]), []).append(line)
+            found = Configuration.from_line(line)
+            configurations.setdefault(found.key, found)
+            by_configuration.setdefault((line["serial"], *found.key), []).append(line)
         for serial, device in devices.items():
-            for configuration in self.configurations:
-                lines = by_configuration.get((serial, *configuration.key))
-                if lines:
-                    rows.append(make_row(configuration, device, lines))
+            for key, configuration in configurations.items():
+                if (serial, *key) in by_configuration:
+                    rows.append(make_row(configuration, device, by_configuration[serial, *key]))
         write_file(self.folder / "rows.jsonl", "".join(row.to_json() + "\n" for row in rows).encode())
         self.written = time.monotonic()
         return rows
@@ -93,7 +95,7 @@ class Outcome:
     """How it ended on one device."""
 
     serial: str
-    failed: int  # jobs that gave no numbers
+    failed: tuple[dict, ...]  # lines of the jobs that gave no numbers
     left: int  # jobs that were not run
     words: str | None  # why jobs are left
 
@@ -101,22 +103,19 @@ class Outcome:
 def run_device(device: Device, jobs: list[Job], results: Results, seed: int, tell: Callable) -> Outcome:
     """Run what isn't done yet; `tell(serial, done, job)` before each job and at the end. `Stopped` ends it."""
     todo = [job for job in jobs if not results.done(device.serial, job)]
-    failed = sum(bool(line["error"]) for line in results.lines if line["serial"] == device.serial)
+    keys = {(device.serial, *job.key) for job in jobs}
+    failed = [line for line in results.lines if line["error"] and results.store.key_of(line) in keys]
     for number, job in enumerate(todo):
         tell(device.serial, len(jobs) - len(todo) + number, job)
         try:
             line = _attempts(device, job)
         except DeviceLost as error:
-            return Outcome(device.serial, failed, len(todo) - number, str(error))
-        failed += bool(line["error"])
-        configuration = job.configuration
-        results.add({
-            "serial": device.serial, "id": configuration.model.id, "model_sha256": configuration.model.sha256,
-            "threads": configuration.threads, "delegate": configuration.delegate, "mask": configuration.mask,
-            "kind": job.kind, "repetition": job.repetition, "order": jobs.index(job), "seed": seed, **line,
-        })  # fmt: skip
+            return Outcome(device.serial, tuple(failed), len(todo) - number, str(error))
+        line = {"serial": device.serial, **job.to_line(), "order": jobs.index(job), "seed": seed, **line}
+        failed += [line] if line["error"] else []
+        results.add(line)
     tell(device.serial, len(jobs), None)
-    return Outcome(device.serial, failed, 0, None)
+    return Outcome(device.serial, tuple(failed), 0, None)
 
 
 def _attempts(device: Device, job: Job) -> dict:
@@ -162,7 +161,7 @@ def run_all(devices: list[tuple[str, Callable, list[Job]]], results: Results, se
             pass
         except (AdbError, OSError, ValueError, RuntimeError) as error:
             words = str(error)
-        return Outcome(serial, 0, sum(not results.done(serial, job) for job in jobs), words)
+        return Outcome(serial, (), sum(not results.done(serial, job) for job in jobs), words)
 
     with ThreadPoolExecutor(max(1, len(devices))) as pool:
         futures = [pool.submit(work, *device) for device in devices]

@@ -20,6 +20,11 @@ from android_bench.device import Facts, snapshot_command
 from android_bench.thermal import Snapshot, read_snapshot, sections
 
 FOLDER = "/data/local/tmp/android_bench"
+END_LEFTOVERS = (  # found by their command lines; the pattern doesn't match the text of the command it stands in
+    f"for file in $(grep -lE '{FOLDER}/(bin|lib|scripts)/' /proc/[0-9]*/cmdline 2>/dev/null); do\n"
+    'pid=${file#/proc/} pid=${pid%/cmdline}\nkill -9 "-$pid" 2>/dev/null || kill -9 "$pid" 2>/dev/null\ndone\n'
+    f"rm -rf {FOLDER}/jobs {FOLDER}/*/*.part {FOLDER}/*/*/*.part"
+)
 LOG_BYTES, SAMPLE_BYTES = 400_000, 4_000_000  # read back at most
 WAIT = 20  # seconds at most that one shell call waits for the end of a command
 
@@ -48,7 +53,7 @@ class Session:
     def __init__(self, phone: Phone, facts: Facts, binary: Binary, abi: str, patience: float = 60):
         self.phone, self.facts, self.binary, self.abi, self.patience = phone, facts, binary, abi, patience
         self.phone.timeout = min(30.0, max(5.0, patience))
-        self._runs = itertools.count()
+        self._runs, self._uptime = itertools.count(), 0.0
         self.flags: frozenset[str] = frozenset()
         self.program, self.fixed_performance = "", False
         self.scripts: dict[str, str] = {}
@@ -70,6 +75,12 @@ class Session:
             pushed, name = shlex.quote(self.phone.push(path, f"{FOLDER}/lib/kept")), shlex.quote(Path(path).name)
             self.phone.shell(f"cd {FOLDER}/lib && ln -sf {pushed} ./{name}")
         self.flags = known_flags(self.phone.shell(f"{self._environment()} {shlex.quote(self.program)} --help").output)
+
+    def prepare_after_restart(self, wanted: settings.Wanted) -> None:
+        """Change the settings anew if the phone's clock says that it was restarted meanwhile."""
+        before = self._uptime
+        if self.snapshot().uptime_seconds < before:
+            self.fixed_performance = settings.apply(self.phone, FOLDER, wanted)
 
     def run(self, name: str, argv: list[str], *, limit: float, period: float = 0.5, mask: str = "",
             environment: str = "") -> Ran:  # fmt: skip
@@ -112,7 +123,9 @@ class Session:
 
     def snapshot(self) -> Snapshot:
         """Heat, battery and clocks now."""
-        return read_snapshot(self.phone.shell(snapshot_command()).output)
+        found = read_snapshot(self.phone.shell(snapshot_command()).output)
+        self._uptime = found.uptime_seconds
+        return found
 
     def forget(self, name: str) -> None:
         """Remove a job's folders; if the link is lost just then, a later `end_leftovers` does."""
@@ -120,16 +133,8 @@ class Session:
             self.phone.shell(f"rm -rf {shlex.quote(self._folder(name))}")
 
     def end_leftovers(self) -> None:
-        """Kill what jobs of ours left running, found by their command lines; remove their files and half-pushed ones.
-
-        The pattern doesn't match the text of the command that it stands in, so that this one lives on.
-        """
-        command = (
-            f"for file in $(grep -lE '{FOLDER}/(bin|lib|scripts)/' /proc/[0-9]*/cmdline 2>/dev/null); do\n"
-            'pid=${file#/proc/} pid=${pid%/cmdline}\nkill -9 "-$pid" 2>/dev/null || kill -9 "$pid" 2>/dev/null\ndone\n'
-            f"rm -rf {FOLDER}/jobs {FOLDER}/*/*.part {FOLDER}/*/*/*.part"
-        )
-        self.phone.persist(lambda: self.phone.shell(command), self.patience)
+        """Kill what jobs of ours left running, and remove their files and half-pushed ones."""
+        self.phone.persist(lambda: self.phone.shell(END_LEFTOVERS), self.patience)
 
     def close(self) -> None:
         """End and remove what is left of the jobs, and put the settings back; the pushed files stay for next time."""
@@ -167,8 +172,15 @@ def open_session(session: Session, wanted: settings.Wanted, libraries=()):
 
 
 def clean(phone: Phone) -> None:
-    """Put settings back and remove everything that was ever pushed."""
-    settings.restore(phone, FOLDER)
+    """Put settings back, end what runs of ours, and remove everything that was ever pushed.
+
+    Raises:
+        AdbError: a setting could not be put back; the script that knows its value stays.
+    """
+    if not settings.restore(phone, FOLDER) and phone.shell(f"[ -f {FOLDER}/restore.sh ]").code == 0:
+        raise AdbError(f"{phone.serial}: not every setting could be put back; {FOLDER}/restore.sh on the phone holds "
+                       "their values. Unlock the phone and try again.")  # fmt: skip
+    phone.shell(END_LEFTOVERS)
     phone.shell(f"rm -rf {FOLDER}")
 
 
@@ -181,10 +193,12 @@ def _wait(folder: str, seconds: int, period: float) -> str:
     return (
         f"cd {shlex.quote(folder)} || exit 3\nturn=0\n"
         f"while [ ! -f rc ] && [ $turn -lt {seconds / pause:.0f} ]; do sleep {pause:g}; turn=$((turn + 1)); done\n"
-        'if [ ! -f rc ]; then\npid=$(cat pid) && [ -e "/proc/$pid/stat" ] && exit 2\nsleep 0.3; [ -f rc ] || exit 3\n'
+        'if [ ! -f rc ]; then\npid=$(cat pid) && [ -n "$pid" ] && [ -e "/proc/$pid/stat" ] && exit 2\n'
+        "sleep 0.3; [ -f rc ] || exit 3\n"
         "fi\n"
         "for file in rc begin end times; do echo @@$file; cat $file; done\n"
-        f"echo @@samples; tail -c {SAMPLE_BYTES} samples 2>/dev/null\necho; echo @@log; head -c {LOG_BYTES} log"
+        f"echo @@samples; tail -c {SAMPLE_BYTES} samples 2>/dev/null\necho; echo @@log\n"
+        f"dd if=log bs={LOG_BYTES} count=1 2>/dev/null\nexit 0"  # Android 8.0 has no head -c
     )
 
 

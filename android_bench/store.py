@@ -102,7 +102,7 @@ def remember_config(folder, config: dict) -> None:
     changed = [f"{k}: {found.get(k)!r} -> {wanted.get(k)!r}" for k in found | wanted if found.get(k) != wanted.get(k)]
     if changed:
         raise ValueError(
-            f"{path.parent} holds a study with another configuration ({'; '.join(changed)}). "
+            f"{path.parent} holds results of another configuration ({'; '.join(changed)}). "
             "Rows of two configurations must not mix: choose another folder, or delete this one."
         )
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import threading
 from pathlib import Path
 
 from android_bench import host
@@ -28,13 +29,14 @@ class Means:
     libraries: tuple[str, ...] = ()
     wanted: Wanted = Wanted()
     patience: float = 60.0
+    stop: threading.Event | None = None
 
 
 class PhoneDevice:
     """A phone with an open session."""
 
-    def __init__(self, serial: str, session: Session, measurer: Measurer):
-        self.serial, self.session, self.measurer = serial, session, measurer
+    def __init__(self, serial: str, session: Session, measurer: Measurer, wanted: Wanted):
+        self.serial, self.session, self.measurer, self.wanted = serial, session, measurer, wanted
 
     def run(self, job: Job) -> dict:
         configuration = job.configuration
@@ -45,9 +47,13 @@ class PhoneDevice:
         return found | {"fixed_performance": self.session.fixed_performance} if job.kind == "latency" else found
 
     def recover(self) -> None:
-        """Wait for the phone and end what the lost job left; DeviceLost if it does not come back."""
+        """Wait for the phone, end what the lost job left, and set it up anew if it was restarted.
+
+        DeviceLost if it does not come back.
+        """
         self.session.phone.wait(self.session.patience)
         self.session.end_leftovers()
+        self.session.prepare_after_restart(self.wanted)
 
 
 @contextlib.contextmanager
@@ -61,7 +67,7 @@ def open_phone(found: Found, means: Means):
     with hold(found.serial):
         session = Session(found.phone, found.facts, binary, abi, means.patience)
         with open_session(session, means.wanted, means.libraries):
-            yield PhoneDevice(found.serial, session, Measurer(session, means.wishes, means.references))
+            yield PhoneDevice(found.serial, session, Measurer(session, means.wishes, means.references), means.wanted)
 
 
 def phone_facts(found: Found, means: Means) -> dict:
@@ -98,7 +104,7 @@ class HostDevice:
         try:
             found = host.measure(
                 path, threads=configuration.threads, runs=timing.runs, min_seconds=timing.min_seconds,
-                max_seconds=timing.max_seconds, warmup=timing.warmup_runs, xnnpack=xnnpack,
+                max_seconds=timing.max_seconds, warmup=timing.warmup_runs, xnnpack=xnnpack, stop=self.means.stop,
             )  # fmt: skip
         except RuntimeError as error:
             raise JobFailed(str(error)) from None

@@ -147,16 +147,20 @@ def hottest(thermal: Thermal, battery: Battery) -> dict[str, float]:
     return found
 
 
-def throttled(before: Snapshot, after: Snapshot, *, fixed_performance: bool = False) -> str | None:
+def throttled(
+    before: Snapshot, after: Snapshot, *, start: Snapshot | None = None, fixed_performance: bool = False
+) -> str | None:
     """Why a run between two snapshots was slowed by heat, in words; `None` if nothing shows that it was.
 
-    A phone in fixed-performance mode holds its clocks down on purpose: then only limits that sank during the run count.
+    A maker may cap clocks for good: with `start`, the cool phone before the first run, only limits below the limits
+    then count. A phone in fixed-performance mode caps them on purpose: then only those that sank during the run do.
     """
     for moment, snapshot in (("before", before), ("after", after)):
         if snapshot.thermal.status:
             return f"thermal status {_status(snapshot.thermal.status)} {moment} the run"
     for moment, snapshot in (("before", before), ("after", after)):
-        wanted = before.limits_khz if fixed_performance else snapshot.top_khz
+        usual = start.limits_khz if start and not start.thermal.status else snapshot.top_khz
+        wanted = before.limits_khz if fixed_performance else usual
         capped = _capped(snapshot.limits_khz, wanted)
         if capped:
             return f"{capped} {moment} the run"

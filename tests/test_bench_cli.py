@@ -86,7 +86,7 @@ BINARY = "--benchmark-binary=arm64"
     (["a.tflite", "--threads=1.5"], "--threads takes whole numbers from 1"),
     (["a.tflite", "--threads="], "one or more values for --threads"),
     (["a.tflite", "--delegate="], "one or more values for --delegate"),
-    (["a.tflite", "--delegate=cpu,tpu"], "Unknown delegate .*'tpu'. Known: cpu, builtin, gpu"),
+    (["a.tflite", "--delegate=cpu,tpu"], "Unknown delegate: 'tpu'. Known: cpu, builtin, gpu"),
     (["a.tflite", "--repetitions=0"], "repetitions"),
     (["a.tflite", "--runs=x"], "runs"),
     (["a.tflite", "--max-seconds=nan"], "Expected runs >= 1, and warm-up and seconds >= 0"),

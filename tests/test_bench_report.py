@@ -8,7 +8,7 @@ import shutil
 import pytest
 from bench_rows import GALAXY, PIXEL, make_phones, make_rows
 
-from android_bench.report import figures
+from android_bench.report import figures, heat
 from android_bench.report.page import headline, to_csv, write_report
 from android_bench.result import Result
 
@@ -98,7 +98,7 @@ def test_estimates_and_means_are_labelled(tmp_path):
 def test_charts_leave_out_what_was_not_measured():
     for chart in (figures.distributions, lambda rows, *_: figures.overview(rows, "µs", 1)):
         assert chart(BARE, "µs", 1) is None
-    assert figures.trade_off(BARE, "time", "µs", 1) is None and figures.heat(BARE) is None
+    assert figures.trade_off(BARE, "time", "µs", 1) is None and heat.heat(BARE) is None
     galaxy = rows_of("Galaxy A54")
     assert figures.trade_off(galaxy, "energy", "µJ", 1e-6) is None
     names = [trace["name"] for trace in figures.trade_off(galaxy, "time", "µs", 1)["data"]]
@@ -110,9 +110,9 @@ def test_a_sustained_curve_with_odd_minutes_and_temperatures_by_kind(tmp_path):
     curve = [{"minute": m, "p50_us": us, "celsius": {"battery": c}} for m, us, c in points]
     row = rows_of("Pixel 7")[1]
     row = row.replace(facts=row.facts | {"sustain": curve})
-    assert figures.sustained(row, "µs", 1)["data"][1]["y"] == [28.0, 31.5]
+    assert heat.sustained(row, "µs", 1)["data"][1]["y"] == [28.0, 31.5]
     body = body_of(write_report([row], tmp_path / "r.html"))
-    assert "minute 1: 40.0 µs (1.00×) · minute 5: 50.0 µs (1.25×) · minute 30: not reached" in body
+    assert "minute 1: 40 µs (1.00×) · minute 5: 50 µs (1.25×) · minute 30: not reached" in body
 
 
 def test_a_computer_without_thermal_readings_was_not_watched_for_throttling(tmp_path):
@@ -125,9 +125,9 @@ def test_throttled_repetitions_are_marked():
     galaxy = rows_of("Galaxy A54")
     traces = {trace["name"]: trace for trace in figures.distributions(galaxy, "µs", 1)["data"]}
     assert traces["throttled"]["y"] == ["Q16"] * 2 + ["P90Q8"] * 2
-    heat = figures.heat(galaxy)
-    assert len(heat["layout"]["shapes"]) == 4 and heat["data"][-1]["name"] == "throttled"
-    order = heat["data"][0]["x"]
+    chart = heat.heat(galaxy)
+    assert len(chart["layout"]["shapes"]) == 4 and chart["data"][-1]["name"] == "throttled"
+    order = chart["data"][0]["x"]
     assert order == sorted(order) and len(order) == 60
 
 
@@ -251,7 +251,7 @@ def test_the_matrix_shows_one_quantity_and_its_best(browser, tmp_path):
     cells = lambda: [e.text for e in browser.find_elements("css selector", "#matrix tbody tr:nth-child(5) td")]  # noqa: E731
     best = lambda: browser.execute_script(  # noqa: E731
         "return [...document.querySelectorAll('#matrix td.top')].map(e => e.parentNode.cells[0].innerText)")
-    assert cells() == ["P90Q8", "63.0 µs", "138 µs", "28.4 µs"] and best() == ["Q8", "P90Q8", "P90Q8"]
+    assert cells() == ["P90Q8", "63 µs", "138 µs", "28.4 µs"] and best() == ["Q8", "P90Q8", "P90Q8"]
     browser.execute_script(
         "const m = document.getElementById('metric'); m.value = 'energy'; m.dispatchEvent(new Event('change'))")
     assert cells() == ["P90Q8", "151 µJ", "not measured", "not measured"] and best() == ["P90Q8"]

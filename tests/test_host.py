@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import small_files
 
-from android_bench import host
+from android_bench import child, host
 from android_bench.result import Result
 from android_bench.stats import mad, outliers, percentile, summary
 
@@ -75,12 +75,12 @@ def test_wrong_files_are_a_clear_error(path, tmp_path):
     [("import os; os.kill(os.getpid(), 11)", "SIGSEGV"), ("raise OSError('disk full')", "disk full")],
 )
 def test_a_crash_of_the_child_is_a_clear_error(path, monkeypatch, code, message):
-    real = subprocess.run
+    real = subprocess.Popen
 
     def crash(command, **options):
         return real([sys.executable, "-c", code], **options)
 
-    monkeypatch.setattr(host.subprocess, "run", crash)
+    monkeypatch.setattr(child.subprocess, "Popen", crash)
     with pytest.raises(RuntimeError, match=message):
         host.measure(path, **QUICK)
 

@@ -26,8 +26,19 @@ sample() { # CHILD
     echo "$line"
 }
 
+end() { # PROCESS: kills it, and those that it had started
+    for status in $(
+        kill -STOP "$1" # so that it starts no more
+        grep -lE "^PPid:[[:space:]]+$1\$" /proc/[0-9]*/status
+        kill -9 "$1"
+    ); do
+        status=${status#/proc/}
+        end "${status%/status}"
+    done
+}
+
 watch() { # CHILD
-    trap 'kill "$sleeper"; exit' TERM
+    trap 'kill "$sleeper" 2>/dev/null; exit' TERM
     start=$(cut -d. -f1 /proc/uptime)
     while [ -e "/proc/$1/stat" ] && [ -e "/proc/$$" ]; do
         sleep "$period" &
@@ -36,23 +47,22 @@ watch() { # CHILD
         sample "$1" >>samples 2>/dev/null
         if [ $(($(cut -d. -f1 /proc/uptime) - start)) -gt "$limit" ]; then
             echo "$limit" >late
-            kill -9 "-$1" 2>/dev/null || kill -9 "$1"
+            end "$1" 2>/dev/null
         fi
     done
 }
 
 mark >begin
 (
-    $(command -v setsid) "$@" >log 2>&1 </dev/null & # a group of its own
+    "$@" >log 2>&1 </dev/null &
     child=$!
     echo "$child" >child
     watch "$child" &
     watcher=$!
     wait "$child"
     code=$?
-    [ ! -f late ] || code=124
     times >times
-    kill "$watcher" 2>/dev/null
+    if [ -f late ]; then code=124; else kill "$watcher" 2>/dev/null; fi
     wait "$watcher" 2>/dev/null
     echo "$code" >code
 )

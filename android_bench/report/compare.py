@@ -12,7 +12,7 @@ from android_bench.stats import bootstrap_ratio
 
 REPETITIONS = 3  # at least, on both sides, for a verdict
 POINTS = 0.5  # accuracy that may go before it counts as a drop
-WORSE = ("slower", "more energy", "less accurate", "failed")
+WORSE = ("slower", "more energy", "less accurate", "failed", "only in A", "no longer measured")
 BETTER = ("faster", "less energy", "more accurate", "works now")
 
 
@@ -21,8 +21,8 @@ class Comparison:
     """One quantity of one job, B against A.
 
     `ratio` is B / A with its 95 % interval, None where there is none. `verdict` is "same", "uncertain" (more
-    repetitions would tell), "not enough repetitions", "not measured", "only in A", "only in B", or one of `WORSE` and
-    `BETTER`. For accuracy `ratio` is B / A too; the verdict goes by points.
+    repetitions would tell), "not enough repetitions", "not measured", "only in B", or one of `WORSE` and `BETTER`. For
+    accuracy `ratio` is B / A too; the verdict goes by points.
     """
 
     id: str
@@ -54,11 +54,16 @@ def compare(a_rows: list[Result], b_rows: list[Result], *, threshold: float = 0.
     [(1.25, 'not enough repetitions')]
 
     Raises:
-        ValueError: a threshold outside 0..1 or two rows for the same job on one side.
+        ValueError: a threshold outside 0..1, two rows for the same job on one side, or no job that both sides have.
     """
     if not 0 < threshold < 1:
         raise ValueError(f"The threshold is a fraction between 0 and 1, 0.05 is 5 %. Received: {threshold}")
     a, b = _by_job(a_rows, "A"), _by_job(b_rows, "B")
+    if not a.keys() & b.keys():
+        raise ValueError(
+            f"Expected some jobs that both sides have (model, phone, threads, delegate, cores). Received {len(a)} rows "
+            f"in A and {len(b)} in B, none in common."
+        )
     found = []
     for job in a | b:
         if job not in a or job not in b:
@@ -90,7 +95,8 @@ def format_comparison(found: list[Comparison]) -> Table:
 def _by_job(rows: list[Result], side: str) -> dict[tuple, Result]:
     jobs: dict[tuple, Result] = {}
     for row in rows:
-        job = (row.id, row.device, row.threads, delegate_asked(row), facts(row).get("core_mask"), row.seed)
+        phone = facts(row).get("serial") or row.device  # a label changes when a second phone of the kind joins
+        job = (row.id, phone, row.threads, delegate_asked(row), facts(row).get("core_mask"), row.seed)
         if job in jobs:
             raise ValueError(
                 f"Expected one row a job. Received two on side {side} for {row.id!r} on {row.device!r}, "
@@ -162,8 +168,9 @@ def _accuracy(a: Result, b: Result) -> Comparison | None:
     if a.accuracy is None or b.accuracy is None:
         if a.accuracy is b.accuracy:
             return None
-        side = "A" if a.accuracy is None else "B"
-        return _comparison(b, "accuracy", "not measured", f"{side} has none")
+        if b.accuracy is None:
+            return _comparison(b, "accuracy", "no longer measured", facts(b).get("accuracy_note") or "B has none")
+        return _comparison(b, "accuracy", "not measured", "A has none")
     points = 100 * (b.accuracy - a.accuracy)
     verdict = "less accurate" if points < -POINTS else "more accurate" if points > POINTS else "same"
     why = f"{100 * a.accuracy:.2f} to {100 * b.accuracy:.2f} %, {points:+.2f} points"

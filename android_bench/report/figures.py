@@ -3,15 +3,13 @@
 import html
 import math
 
-from android_bench.report.fields import by_device, energy, facts, fastest, labels, repetitions, sustained_at, time_us
+from android_bench.report.fields import by_device, energy, fastest, labels, repetitions, time_us
 from android_bench.result import Result
 
 COLOURS = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#0891b2", "#b45309", "#be185d", "#4b5563")
-KINDS = {"skin": ("#ea580c", "skin"), "battery": ("#2563eb", "battery"), "cpu": ("#6b7280", "processor")}
 FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12, "color": "#374151"}
 GRID = "#eef0f3"
 BAD = "#dc2626"
-MINUTES = (1, 5, 30)
 LONG = 26  # letters of a name on an axis
 
 
@@ -53,25 +51,28 @@ def overview(rows: list[Result], unit: str, scale: float) -> dict | None:
         times = [time_us(row)[0] / scale for row in mine]
         values += times + [row.latency_p95_us / scale for row in mine if row.latency_p95_us]
         traces.append({
-            "type": "scatter", "mode": "markers", "name": _text(_cut(device)), "offsetgroup": str(number),
-            "x": times, "y": [_text(row.id) for row in mine], "orientation": "h",
+            "type": "scatter", "mode": "markers", "name": as_text(_cut(device)), "offsetgroup": str(number),
+            "x": times, "y": [as_text(row.id) for row in mine], "orientation": "h",
             "error_x": _reach(times, [(row.latency_p5_us, row.latency_p95_us) for row in mine], scale),
             "marker": {"color": COLOURS[number % len(COLOURS)], "size": 9,
                        "symbol": "diamond" if mine and mine[0].device_kind == "host" else "circle"},
-            "hovertemplate": f"<b>%{{y}}</b> on {_text(device).replace('%', '&#37;')}<br>"
+            "hovertemplate": f"<b>%{{y}}</b> on {as_text(device).replace('%', '&#37;')}<br>"
                              f"%{{x:.4~g}} {unit}<extra></extra>",
         })  # fmt: skip
     if not 2 <= len(traces) <= 8 or not values:
         return None
     models = list(dict.fromkeys(row.id for row in rows))
-    layout = _layout(90 + (14 + 11 * len(traces)) * len(models), _time_axis(values, unit), _names_axis(models))
+    layout = layout_of(90 + (14 + 11 * len(traces)) * len(models), _time_axis(values, unit), _names_axis(models))
     layout |= {"scattermode": "group", "scattergap": 0.35, "hovermode": "closest"}
     return {"data": [trace for trace in traces if trace["x"]], "layout": layout}
 
 
 def distributions(rows: list[Result], unit: str, scale: float) -> dict | None:
-    """One device: a box a row (p5 to p95, the line is the median, whiskers to min and max), a dot a repetition."""
-    names = [_text(name) for name in labels(rows)]
+    """One device: a box a row (p5 to p95, the line is the median, whiskers to min and max), a dot a repetition.
+
+    A slowest run far beyond the boxes leads its whisker out of the picture, or it would hide what is in it.
+    """
+    names = [as_text(name) for name in labels(rows)]
     boxed = [(name, row) for name, row in zip(names, rows, strict=True) if _five(row)]
     box = {
         "type": "box", "orientation": "h", "name": "all runs", "hoverinfo": "skip",
@@ -88,7 +89,7 @@ def distributions(rows: list[Result], unit: str, scale: float) -> dict | None:
             if time:
                 kind = "throttled" if run.get("throttled") else "outlier" if run.get("outlier") else "a repetition"
                 words = f"repetition {number} of {len(runs)}: {run.get('throttled') or kind}"
-                dots[kind].append((time / scale, name, _text(words)))
+                dots[kind].append((time / scale, name, as_text(words)))
     traces = [box] if boxed else []
     for (kind, found), (colour, symbol) in zip(
         dots.items(), (("#2563eb", "circle"), (BAD, "x"), ("#f59e0b", "diamond-open")), strict=True
@@ -102,8 +103,12 @@ def distributions(rows: list[Result], unit: str, scale: float) -> dict | None:
             })  # fmt: skip
     if not traces:
         return None
-    values = [x for found in dots.values() for x, _, _ in found] + box["lowerfence"] + box["upperfence"]
-    layout = _layout(max(400, 100 + 30 * len(rows)), _time_axis(values, unit), _names_axis(labels(rows)))
+    values = [x for found in dots.values() for x, _, _ in found] + box["lowerfence"] + box["q3"]
+    values = [value for value in values if value > 0]
+    end = min(max(values + box["upperfence"]), 3 * max(values)) if values else 1.0
+    axis = _time_axis([*values, end], unit)
+    axis |= {"range": [math.log10(min(values) / 1.2), math.log10(1.1 * end)]} if values else {}
+    layout = layout_of(max(400, 100 + 30 * len(rows)), axis, _names_axis(labels(rows)))
     return {"data": traces, "layout": layout}
 
 
@@ -126,7 +131,7 @@ def trade_off(rows: list[Result], cost: str, unit: str, scale: float) -> dict | 
     }  # fmt: skip
     traces = [line, *_clouds(found, points, _apart(points, front), cost, unit, scale)]
     height = max(400, min(640, 100 + 30 * len(rows)))  # as the chart beside it
-    layout = _layout(height, _time_axis([x for x, _ in points], unit), {"title": {"text": "accuracy %"}})
+    layout = layout_of(height, _time_axis([x for x, _ in points], unit), {"title": {"text": "accuracy %"}})
     layout["xaxis"]["title"]["text"] = f"median {unit} a run" if cost == "time" else f"{unit} a run"
     return {"data": traces, "layout": layout}
 
@@ -161,9 +166,9 @@ def _clouds(found, points, named, cost, unit, scale):
         trace = {
             "type": "scatter", "mode": "markers+text", "name": name, "marker": marker, "cliponaxis": False,
             "x": [points[i][0] for i in mine], "y": [points[i][1] for i in mine],
-            "text": [_text(_cut(found[i][1])) if i in named else "" for i in mine],
+            "text": [as_text(_cut(found[i][1])) if i in named else "" for i in mine],
             "textposition": ["bottom center" if i == named[0] and len(named) > 1 else "top left" for i in mine],
-            "customdata": [[_text(found[i][1]), _energy_words(found[i][2])] for i in mine],
+            "customdata": [[as_text(found[i][1]), _energy_words(found[i][2])] for i in mine],
             "hovertemplate": f"<b>%{{customdata[0]}}</b><br>accuracy %{{y:.2f}} %<br>%{{x:.4~g}} {unit} a run"
                              "<br>energy: %{customdata[1]}<extra></extra>",
         }  # fmt: skip
@@ -173,81 +178,7 @@ def _clouds(found, points, named, cost, unit, scale):
         yield trace
 
 
-def heat(rows: list[Result]) -> dict | None:
-    """Temperatures before and after every job of one device, in the order in which they ran; throttled ones marked."""
-    jobs = [(run, name) for name, row in zip(labels(rows), rows, strict=True) for run in repetitions(row)]
-    jobs = sorted((job for job in jobs if job[0].get("order") is not None), key=lambda job: job[0]["order"])
-    traces = []
-    for kind, (colour, words) in KINDS.items():
-        x, y, text = [], [], []
-        for run, name in jobs:
-            for when, offset in (("before", 0.1), ("after", 0.9)):
-                celsius = (run.get(f"celsius_{when}") or {}).get(kind)
-                x.append(run["order"] + offset)
-                y.append(celsius)
-                text.append(f"{_text(name)}, {when}")
-        if any(value is not None for value in y):
-            traces.append({
-                "type": "scatter", "mode": "lines+markers", "name": words, "x": x, "y": y, "customdata": text,
-                "line": {"color": colour, "width": 2}, "marker": {"size": 4}, "connectgaps": True,
-                "hovertemplate": f"%{{customdata}}<br>{words} %{{y:.1f}} °C<extra></extra>",
-            })  # fmt: skip
-    if not traces:
-        return None
-    hot = [(run, name) for run, name in jobs if run.get("throttled")]
-    if hot:
-        top = max(value for trace in traces for value in trace["y"] if value is not None)
-        traces.append({
-            "type": "scatter", "mode": "markers", "name": "throttled", "x": [run["order"] + 0.5 for run, _ in hot],
-            "y": [top + 2] * len(hot), "marker": {"color": BAD, "symbol": "x", "size": 9},
-            "customdata": [_text(f"{name}: {run['throttled']}") for run, name in hot],
-            "hovertemplate": "%{customdata}<extra></extra>",
-        })  # fmt: skip
-    layout = _layout(400, {"title": {"text": "jobs in the order they ran"}}, {"title": {"text": "°C"}})
-    layout["shapes"] = [
-        {"type": "rect", "yref": "paper", "x0": run["order"], "x1": run["order"] + 1, "y0": 0, "y1": 1,
-         "fillcolor": BAD, "opacity": 0.08, "line": {"width": 0}, "layer": "below"}
-        for run, _ in hot
-    ]  # fmt: skip
-    return {"data": traces, "layout": layout}
-
-
-def sustained(row: Result, unit: str, scale: float) -> dict | None:
-    """The `--sustain` curve of one row: median of each minute, with the temperature on an axis of its own."""
-    curve = [point for point in facts(row).get("sustain") or [] if point.get("p50_us")]
-    if not curve:
-        return None
-    minutes = [point["minute"] for point in curve]
-    celsius = [_celsius(point.get("celsius")) for point in curve]
-    marked = [sustained_at(row, minute) for minute in MINUTES]
-    times = [point["p50_us"] / scale for point in curve]
-    traces = [{
-        "type": "scatter", "mode": "lines+markers", "name": f"median {unit}", "x": minutes, "y": times,
-        "line": {"color": "#2563eb", "width": 3},
-        "marker": {"size": [10 if point in marked else 4 for point in curve]},
-        "hovertemplate": f"minute %{{x}}<br>%{{y:.4~g}} {unit}<extra></extra>",
-    }]  # fmt: skip
-    layout = _layout(320, {"title": {"text": "minute"}}, {"title": {"text": f"median {unit}"}, "rangemode": "tozero"})
-    if any(value is not None for value in celsius):
-        traces.append({
-            "type": "scatter", "mode": "lines", "name": "°C", "x": minutes, "yaxis": "y2",
-            "y": celsius, "line": {"color": "#ea580c", "width": 2, "dash": "dot"},
-            "hovertemplate": "minute %{x}<br>%{y:.1f} °C<extra></extra>",
-        })  # fmt: skip
-        layout["yaxis2"] = {"title": {"text": "°C"}, "overlaying": "y", "side": "right", "showgrid": False,
-                            "tickmode": "auto", "fixedrange": True}  # fmt: skip
-        layout["margin"]["r"] = 52
-    return {"data": traces, "layout": layout}
-
-
-def _celsius(found) -> float | None:
-    """The skin's temperature, else the battery's, else the processor's; a plain number is taken as it is."""
-    if not isinstance(found, dict):
-        return found
-    return next((found[kind] for kind in KINDS if found.get(kind) is not None), None)
-
-
-def _layout(height: int, xaxis: dict, yaxis: dict) -> dict:
+def layout_of(height: int, xaxis: dict, yaxis: dict) -> dict:
     axis = {"gridcolor": GRID, "zeroline": False, "fixedrange": True}
     return {
         "xaxis": axis | xaxis, "yaxis": axis | yaxis, "height": height, "margin": {"l": 58, "r": 18, "t": 40, "b": 48},
@@ -265,8 +196,8 @@ def _names_axis(names: list[str]) -> dict:
     """Names from the top down; long ones are cut on the axis, and whole under the mouse."""
     return {
         "type": "category", "autorange": "reversed", "automargin": True, "ticklabelstandoff": 6,
-        "categoryorder": "array", "categoryarray": [_text(name) for name in names],
-        "tickvals": [_text(name) for name in names], "ticktext": [_text(_cut(name)) for name in names],
+        "categoryorder": "array", "categoryarray": [as_text(name) for name in names],
+        "tickvals": [as_text(name) for name in names], "ticktext": [as_text(_cut(name)) for name in names],
     }  # fmt: skip
 
 
@@ -290,10 +221,10 @@ def _five(row: Result) -> tuple[float, ...] | None:
 
 def _energy_words(row: Result) -> str:
     if row.energy_joules:
-        return f"{1e3 * row.energy_joules:.3g} mJ ({_text(row.energy_source or 'source unknown')})"
-    return _text(f"not measured ({energy(row).get('refused') or 'nobody asked'})")
+        return f"{1e3 * row.energy_joules:.3g} mJ ({as_text(row.energy_source or 'source unknown')})"
+    return as_text(f"not measured ({energy(row).get('refused') or 'nobody asked'})")
 
 
-def _text(words: str) -> str:
+def as_text(words: str) -> str:
     """Plotly reads HTML tags in every text that it shows."""
     return html.escape(str(words), quote=False)

@@ -9,7 +9,7 @@ from statistics import median
 import jinja2
 import plotly.offline
 
-from android_bench.report import figures
+from android_bench.report import figures, heat
 from android_bench.report.advice import advise
 from android_bench.report.fields import (
     by_device,
@@ -34,7 +34,7 @@ SOURCES = {
 }  # fmt: skip
 
 
-def write_report(rows: list[Result], path, *, title: str = "Models on phones", about: dict | None = None) -> Path:
+def write_report(rows: list[Result], path, *, title: str | None = None, about: dict | None = None) -> Path:
     """Write `path` (.html, opens without a network) and the same rows as `.csv` and `.jsonl`; returns `path`.
 
     `about` is shown under "How it was measured": words -> words. Raises ValueError where there is no row.
@@ -42,6 +42,8 @@ def write_report(rows: list[Result], path, *, title: str = "Models on phones", a
     if not rows:
         raise ValueError("A report needs one or more rows. Received none: run `android-bench run MODELS` first.")
     rows = [row for row in rows if row.device_kind != "host"] + [row for row in rows if row.device_kind == "host"]
+    here = all(row.device_kind == "host" for row in rows)
+    title = title or ("Models on this computer" if here else "Models on phones")
     unit, scale = time_unit(rows)
     devices = [_device(mine, unit, scale) for mine in by_device(rows).values()]
     charts = [chart for device in devices for chart in device["charts"]]
@@ -74,7 +76,7 @@ def headline(rows: list[Result]) -> dict:
     scored = [(row, name) for row, name in good if row.accuracy is not None]
     top, top_name = max(scored or good, key=lambda pair: (pair[0].accuracy or 0, -time_us(pair[0])[0]))
     kept = [pair for pair in scored if pair[0].accuracy >= top.accuracy - KEPT] or good
-    best, name = min(kept, key=lambda pair: time_us(pair[0])[0])
+    best, name = min(kept, key=lambda pair: (time_us(pair[0])[0], -(pair[0].accuracy or 0)))
     time, how = time_us(best)
     missing = []
     if best.accuracy is None:
@@ -107,11 +109,13 @@ def to_csv(rows: list[Result]) -> str:
 
 
 def short(value: float) -> str:
-    """Three digits that a person reads, never `1e+03`.
+    """Three digits that a person reads, never `1e+03`; a whole number stays whole, as the tool's microseconds are.
 
-    >>> [short(value) for value in (0, 0.01234, 1.234, 12.34, 182.4, 12345)]
-    ['0', '0.0123', '1.23', '12.3', '182', '12,345']
+    >>> [short(value) for value in (0, 0.01234, 1.234, 12.34, 12.0, 182.4, 12345)]
+    ['0', '0.0123', '1.23', '12.3', '12', '182', '12,345']
     """
+    if float(value).is_integer():
+        return f"{value:,.0f}"
     digits = 0 if abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2 if abs(value) >= 0.9995 else None
     return f"{value:.3g}" if digits is None else f"{value:,.{digits}f}"
 
@@ -256,11 +260,11 @@ def _charts(rows, unit, scale):
          figures.trade_off(rows, "time", unit, scale)),
         ("Accuracy against energy", "Up and to the left is better. Bars: 95 % interval.",
          figures.trade_off(rows, "energy", name, size)),
-        ("Temperature over the run", "Before and after each job. Red: the phone was throttled.", figures.heat(rows)),
+        ("Temperature over the run", "Before and after each job. Red: the phone was throttled.", heat.heat(rows)),
     ]  # fmt: skip
     for row, label in zip(rows, labels(rows), strict=True):
         if facts(row).get("sustain"):
-            found.append((f"Sustained load: {label}", _sustain_words(row), figures.sustained(row, unit, scale)))
+            found.append((f"Sustained load: {label}", _sustain_words(row), heat.sustained(row, unit, scale)))
     for title, note, figure in found:
         if figure:
             yield {"title": title, "note": note, "figure": figure}
@@ -268,7 +272,7 @@ def _charts(rows, unit, scale):
 
 def _sustain_words(row: Result) -> str:
     """Minutes 1, 5 and 30 against the first of them."""
-    points = [(minute, sustained_at(row, minute)) for minute in figures.MINUTES]
+    points = [(minute, sustained_at(row, minute)) for minute in heat.MINUTES]
     base = next((point["p50_us"] for _, point in points if point), None)
     return " · ".join(
         f"minute {m}: {time_words(point['p50_us'])} ({point['p50_us'] / base:.2f}×)" if point
