@@ -10,6 +10,8 @@ from android_bench.adb_errors import AdbError
 from android_bench.device import DeviceError, Facts, facts_command, read_facts
 from android_bench.transports import Attached
 
+PATIENCE = 10.0  # seconds that a phone may take to come back while it is asked what it is
+
 
 class NoChoice(ValueError):
     """No phone, or not clear which; the message says what to do."""
@@ -101,7 +103,8 @@ def choose(found: Survey, wanted: list[str]) -> list[Found]:
 def _ask(server: Server, line: Attached, stop) -> tuple[Attached, Phone, Facts] | str:
     phone = Phone(server, line.serial, stop)
     try:
-        return line, phone, read_facts(phone.shell(facts_command(), timeout=30).output)
+        text = phone.persist(lambda: phone.shell(facts_command(), timeout=30).output, patience=PATIENCE)
+        return line, phone, read_facts(text)
     except (AdbError, DeviceError) as error:
         return f"{line.serial} does not answer: {error}"
 

@@ -157,11 +157,10 @@ exit 1
 
 SHA256SUM = r"""
 case "$1" in ""|-*) exec REAL "$@";; esac
-mark="#!/bin/sh
-# ELF "
 for file; do
-    head=$(head -c 80 "$file" 2>/dev/null | tr -d '\0')
-    case "$head" in "$mark"*) echo "${head#"$mark"}  $file";; *) REAL "$file" || code=$?;; esac
+    first= second=
+    { read -r first; read -r second; } 2>/dev/null <"$file"
+    case "$first $second" in "#!/bin/sh # ELF "*) echo "${second#"# ELF "}  $file";; *) REAL "$file" || code=$?;; esac
 done
 exit $code
 """

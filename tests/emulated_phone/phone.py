@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -18,6 +19,22 @@ MARK = "EMULATED_PHONE"  # in the environment of every process of a phone: its r
 CACHES = ("bin", "models", "data", "scripts")  # what a harness may leave in its folder, for the next time
 
 
+def android_tools(folder: Path) -> Path | None:
+    """A folder with Android's own shell and programs, mksh and toybox, if this machine has them.
+
+    Debian's toybox lacks a few of Android's (dd, tr, expr): there the machine's own are found instead.
+    """
+    mksh, toybox = shutil.which("mksh"), shutil.which("toybox")
+    if not mksh or not toybox:
+        return None
+    folder.mkdir(parents=True)
+    for name in subprocess.run([toybox], capture_output=True, text=True, check=True).stdout.split():
+        (folder / name).symlink_to(toybox)
+    (folder / "sh").unlink(missing_ok=True)
+    (folder / "sh").symlink_to(mksh)
+    return folder
+
+
 class EmulatedPhone:
     """Context manager; `with EmulatedPhone(PIXEL, tmp_path) as phone: adb.connect(phone.address)`.
 
@@ -28,12 +45,13 @@ class EmulatedPhone:
         pace: seconds that a `benchmark_model` sleeps instead of computing, for benchmarks of a harness.
         speed: how much faster the battery drains and the phone warms than a real one would.
         plugged: "AC", "USB" or None.
+        tools: folder of the programs it has, sh among them, as `android_tools` makes one; else this machine's own.
         verbose: runtime log lines of severity VERBOSE, as Android's builds print them.
     """
 
     def __init__(
         self, personality: Personality, root: Path, *, serial: str | None = None, pace: float | None = None,
-        speed: float = 1.0, plugged: str | None = None, verbose: bool = True,
+        speed: float = 1.0, plugged: str | None = None, verbose: bool = True, tools: Path | None = None,
     ):  # fmt: skip
         self.personality, self.root = personality, Path(root).resolve()
         if re.search(r"[^\w./+-]", str(self.root)) or MAPPED.search(f"{self.root}/"):
@@ -41,7 +59,8 @@ class EmulatedPhone:
         self.serial = serial or personality.serial
         self.pace, self.verbose = pace, verbose
         self.programs = self.root / "state/programs"
-        self.shell = shutil.which("dash") or "/bin/sh"
+        self.tools = tools
+        self.shell = str(tools / "sh") if tools else shutil.which("dash") or "/bin/sh"
         for folder in ("bin", "data/local/tmp", "state/faults", "state/load", "state/settings"):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         self.faults = Faults(self.root / "state/faults")
@@ -145,7 +164,7 @@ class EmulatedPhone:
     def environment(self) -> dict[str, str]:
         """Of a command: nothing of the test's own but the way to the programs."""
         return {
-            "PATH": f"{self.root}/bin:{os.environ['PATH']}", "HOME": "/", "ANDROID_ROOT": "/system",
+            "PATH": f"{self.root}/bin:{self.tools or ''}:{os.environ['PATH']}", "HOME": "/", "ANDROID_ROOT": "/system",
             "OPENBLAS_NUM_THREADS": "1", MARK: str(self.root), "EMULATED_MACHINES": self.personality.machines,
             "EMULATED_GPU": self.personality.gpu, "EMULATED_NNAPI": str(int(self.personality.nnapi)),
             "EMULATED_PACE": "" if self.pace is None else str(self.pace), "EMULATED_VERBOSE": str(int(self.verbose)),

@@ -48,7 +48,12 @@ def judge(row: Result, control: Result) -> Verdict:
 
 
 def faster(row: Result, control: Result) -> float | None:
-    """How many times faster its median is; 1.0 where it is faster, but not in 95 % of the runs: that may be noise."""
+    """How many times faster its median is; 1.0 where it is faster, but not in 95 % of the runs: that may be noise.
+
+    None where it was not measured: an emulated phone's times are this computer's.
+    """
+    if row.device_kind == "emulated":
+        return None
     times = gain(control.latency_p50_us, row.latency_p50_us)
     sure = times is None or row.latency_p95_us is None or row.latency_p95_us <= control.latency_p50_us
     return times if sure or times < 1 else 1.0
@@ -83,7 +88,7 @@ def _overall(words, size, zipped, speed, zeros) -> tuple[str, str]:
         gains.append(f"{1 / speed:.1f}x slower")
     if "real" in (words[0], words[2]):
         return "real", ", ".join(gains)
-    slower = gains[0] if gains else "same time"
+    slower = gains[0] if gains else "same time" if speed else "time not measured"
     if zeros:
         shrinks = f"; only the download shrinks ({zipped:.1f}x by gzip)" if words[1] == "real" else ""
         return "theoretical", f"unstructured zeros: same bytes, {slower}{shrinks}"
