@@ -25,6 +25,9 @@ class Device(Protocol):
 
     serial: str
 
+    def facts(self) -> dict:
+        """What it says of itself now that it is ready."""
+
     def run(self, job: Job) -> dict:
         """What the job found; JobFailed, AdbError."""
 
@@ -69,8 +72,9 @@ class Results:
         return json.loads(path.read_text()) if path.exists() else {}
 
     def remember(self, devices: dict[str, dict]) -> None:
-        text = json.dumps(self.devices() | devices, indent=1, ensure_ascii=False)
-        write_file(self.folder / "devices.json", text.encode())
+        with self.lock:
+            text = json.dumps(self.devices() | devices, indent=1, ensure_ascii=False)
+            write_file(self.folder / "devices.json", text.encode())
 
     def write_rows(self) -> list:
         """Make rows.jsonl of every configuration that has a line, those of earlier runs too; returns the rows."""
@@ -102,6 +106,8 @@ class Outcome:
 
 def run_device(device: Device, jobs: list[Job], results: Results, seed: int, tell: Callable) -> Outcome:
     """Run what isn't done yet; `tell(serial, done, job)` before each job and at the end. `Stopped` ends it."""
+    known = results.devices()[device.serial]
+    results.remember({device.serial: known | {"facts": known["facts"] | device.facts()}})
     todo = [job for job in jobs if not results.done(device.serial, job)]
     keys = {(device.serial, *job.key) for job in jobs}
     failed = [line for line in results.lines if line["error"] and results.store.key_of(line) in keys]

@@ -8,7 +8,7 @@ from pathlib import Path
 from android_bench import host
 from android_bench.accuracy import score
 from android_bench.binary import Binary, choose
-from android_bench.device import core_mask, describe
+from android_bench.device import core_mask, describe, facts_command, read_facts
 from android_bench.job import Job
 from android_bench.lock import hold
 from android_bench.measure import JobFailed, Measurer, References, Wishes
@@ -37,6 +37,13 @@ class PhoneDevice:
 
     def __init__(self, serial: str, session: Session, measurer: Measurer, wanted: Wanted):
         self.serial, self.session, self.measurer, self.wanted = serial, session, measurer, wanted
+
+    def facts(self) -> dict:
+        """What may have changed since it was found: the screen was switched on, the battery drained."""
+        phone = self.session.phone
+        text = phone.persist(lambda: phone.shell(facts_command()).output, self.session.patience)
+        found = describe(read_facts(text))
+        return {name: found[name] for name in ("screen", "battery", "thermal") if name in found}
 
     def run(self, job: Job) -> dict:
         configuration = job.configuration
@@ -89,6 +96,10 @@ class HostDevice:
 
     def __init__(self, means: Means):
         self.means = means
+
+    def facts(self) -> dict:
+        """Nothing changes here."""
+        return {}
 
     def run(self, job: Job) -> dict:
         configuration, path = job.configuration, Path(job.configuration.model.path)

@@ -81,3 +81,9 @@ def test_a_cap_that_was_there_when_the_phone_was_cool_is_no_throttling():
     capped, more = heat(30, 1_500_000), heat(30, 1_000_000)
     assert throttled(capped, capped) and throttled(capped, capped, start=capped) is None
     assert "1.00 of 1.50 GHz after the run" in throttled(capped, more, start=capped)
+
+
+def test_a_screen_that_was_off_is_switched_on_and_the_row_says_so(one, tmp_path):
+    (one.phones[0].root / "state/screen").write_text("off\n")
+    (row,) = one.measure([one.root / "m.tflite"], tmp_path / "out", wanted=Wanted(stay_awake=True))
+    assert row.facts["screen"] == "on"

@@ -34,6 +34,7 @@ _CAUSES = [(re.compile(pattern, re.M), words) for pattern, words in (
      "wrong ABI: this device can't run the binary ({0}); take the build of one of its ABIs"),
     (r"can't execute: Permission denied",
      "permission denied: the binary lies in a folder without exec rights or lacks chmod 755; use /data/local/tmp"),
+    (r"taskset: inaccessible or not found$", "this phone has no taskset: measure without --cores"),
     (r"inaccessible or not found$", "the binary is not on the device: push it again"),
     (r"only position independent executables", "the binary is not position independent (PIE): take an official build"),
     (r"^CANNOT LINK EXECUTABLE[^\n]{0,300}?library \"([^\"\n]{1,200})\" not found",

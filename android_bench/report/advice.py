@@ -99,8 +99,9 @@ def _throttled(rows) -> Iterator[Said]:
         return
     runs, hot = sum(len(repetitions(row)) for row in rows), sum(map(_hot, rows))
     causes = list(dict.fromkeys(run["throttled"] for row in mine for run in repetitions(row) if run.get("throttled")))
-    warm = sum("did not cool" in (run.get("cooled") or "") for row in mine for run in repetitions(row))
-    cooler = f"Raise --cool-down-wait (it ran out {warm} times)" if warm else "Start cooler: a lower --cool-down"
+    ends = [run["cooled"] for row in mine for run in repetitions(row) if "did not cool" in (run.get("cooled") or "")]
+    cooler = f"Raise --cool-down-wait (it ran out {len(ends)} times)" if ends else "Start cooler: a lower --cool-down"
+    cooler = "Give a --cool-down, which was off," if ends and "in 0 s" in ends[0] else cooler
     threads = max((row.threads or 1 for row in mine), default=1)
     fewer = f" or lower --threads (was {threads})" if threads > 1 else ""
     cause = f" ({causes[0]})" if causes else ""
