@@ -16,6 +16,7 @@ SCRIPT = Path(android_bench.__file__).parent / "on_device" / "energy.sh"
 PHONES = Path(__file__).parent / "golden" / "phones"
 DUMPSYS = """#!/bin/sh
 case $1 in
+*IHealth*) [ -n "$HEALTH_FILE" ] || exit 10; cat "$HEALTH_FILE" ;;
 battery) cat '{phones}/battery_honor_a14_discharging.txt' ;;
 *) cat '{phones}/odpm_hal2_delta.txt' ;;
 esac
@@ -74,6 +75,13 @@ def test_without_current_and_meters(start, tmp_path):
     assert process.wait(20) == 0
     trace = read_trace((tmp_path / "the trace").read_text())
     assert {(sample.current_raw, sample.odpm) for sample in trace.samples} == {(None, None)}
+
+
+def test_the_health_service_stands_in_for_the_kernels_file(start, tmp_path):
+    process = start("true", CURRENT_FILE="", HEALTH_FILE=str(PHONES / "health_hal_dump.txt"))
+    assert process.wait(20) == 0
+    trace = read_trace((tmp_path / "the trace").read_text())
+    assert {sample.current_raw for sample in trace.samples if sample.battery} == {-412300}
 
 
 @pytest.mark.parametrize(

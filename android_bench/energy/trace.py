@@ -4,7 +4,17 @@ import dataclasses
 import re
 import statistics
 
-from android_bench.energy.battery import CHARGING, FULL, INT_MIN, Battery, BatteryError, Odpm, parse_battery, parse_odpm
+from android_bench.energy.battery import (
+    CHARGING,
+    FULL,
+    INT_MIN,
+    Battery,
+    BatteryError,
+    Odpm,
+    parse_battery,
+    parse_health,
+    parse_odpm,
+)  # fmt: skip
 
 HOLE = 5  # periods without a sample: the phone slept
 NONSENSE = 0.1  # share of unusable battery readings that is put up with
@@ -85,9 +95,19 @@ def _sample(uptime: float, body: str) -> Sample:
             odpm = parse_odpm(sections["odpm"][1])
         except BatteryError:
             odpm = None
+    return Sample(uptime, battery, _current(sections, battery), odpm, sections.get("mark", (None, ""))[0])
+
+
+def _current(sections: dict[str, tuple], battery: Battery | None) -> int | None:
+    """From the kernel's file, else from the health service, else from a maker's own line in `dumpsys battery`."""
     number = re.match(r"\s*([+-]?[0-9]{1,18})\s*$", sections.get("current", (None, ""))[1], re.M)
-    current = int(number[1]) if number else battery.current_raw if battery else None
-    return Sample(uptime, battery, current, odpm, sections.get("mark", (None, ""))[0])
+    if number:
+        return int(number[1])
+    try:
+        found = parse_health(sections.get("health", (None, ""))[1]).current_raw
+    except BatteryError:
+        found = None
+    return battery.current_raw if found is None and battery else found
 
 
 def phases(trace: Trace) -> Phases | str:

@@ -1,8 +1,8 @@
 # sh energy.sh PERIOD IDLE_SECONDS OUT CMD ARGS...
 # Runs CMD between two idle phases and writes what the battery says to OUT, a block every PERIOD seconds. Exits with
-# CMD's code. Environment: CURRENT_FILE, a current_now file or empty; ODPM=1 reads the energy meters too, at the marks
-# and in every 8th block. A block is `@ UPTIME IDLE` (of /proc/uptime), then those of `@@mark NAME`, `@@odpm`,
-# `@@battery`, `@@current` that apply.
+# CMD's code. Environment: CURRENT_FILE, a current_now file, or empty: then the health service is asked; ODPM=1 reads
+# the energy meters too, at the marks and in every 8th block. A block is `@ UPTIME IDLE` (of /proc/uptime), then those of
+# `@@mark NAME`, `@@odpm`, `@@battery`, `@@current`, `@@health` that apply.
 period=$1 idle=$2 out=$3
 shift 3
 parent=$$
@@ -32,7 +32,7 @@ mark() {
 
 # When this script was killed, ends within a period and takes what it had started along.
 sample() {
-    nap= count=0
+    nap= count=0 health=
     trap '[ -z "$nap" ] || kill "$nap" 2>/dev/null; exit 0' TERM
     while kill -0 "$parent" 2>/dev/null; do
         read -r uptime </proc/uptime
@@ -44,6 +44,9 @@ sample() {
         if [ -n "$CURRENT_FILE" ]; then
             echo @@current
             cat "$CURRENT_FILE" 2>&1
+        elif [ "$health" != 0 ]; then
+            echo @@health
+            dumpsys android.hardware.health.IHealth/default 2>&1 </dev/null || health=0
         fi
         sleep "$period" &
         nap=$!
