@@ -1,6 +1,7 @@
 """``android-bench COMMAND ...``: parses flags, calls one function, prints what it gives. No logic lives here."""
 
 import json
+import os
 import re
 import sys
 
@@ -68,8 +69,6 @@ def _devices(argv):
     _adb_flags(values, choice=False)
     flags.DEFINE_bool("json", False, "as JSON", flag_values=values)
     _parse(values, argv, "devices", 0, 0)
-    from rich.console import Console
-
     from android_bench.bench import Request, servers
     from android_bench.device import describe, device_table
     from android_bench.phones import choose, survey
@@ -81,7 +80,7 @@ def _devices(argv):
         print(json.dumps({"phones": described, "problems": found.problems}, indent=1, ensure_ascii=False))
     else:
         if phones:
-            Console().print(device_table([phone.facts for phone in phones]))
+            _console().print(device_table([phone.facts for phone in phones]))
         for problem in found.problems:
             print(problem)
     return 0 if phones else 1
@@ -117,13 +116,11 @@ def _compare(argv):
     values = flags.FlagValues()
     flags.DEFINE_float("threshold", 0.05, "a smaller change is none", flag_values=values)
     first, second = _parse(values, argv, "compare A B", 2, 2)
-    from rich.console import Console
-
     from android_bench.report.compare import compare, format_comparison
     from android_bench.result import read_rows
 
     found = compare(read_rows(first), read_rows(second), threshold=values.threshold)
-    Console(width=None if sys.stdout.isatty() else 180).print(format_comparison(found))
+    _console().print(format_comparison(found))
     return 1 if any(item.worse for item in found) else 0
 
 
@@ -170,6 +167,13 @@ def _host(argv):
 COMMANDS = {
     "devices": _devices, "run": _run, "compare": _compare, "report": _report, "clean": _clean, "host": _host,
 }  # fmt: skip
+
+
+def _console():
+    """Tables are not folded to 80 columns where nobody's terminal asks for it."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 180)
 
 
 def _connection(values) -> dict:
