@@ -11,6 +11,8 @@ from small_models import normal, softmax_net
 
 from tfcompress.convert import PRECISIONS, convert_all
 
+collect_ignore = ["emulated_phone/benchmark_model"]  # programs, no modules
+
 
 @pytest.fixture(autouse=True)
 def _same_numbers_every_run():
