@@ -32,8 +32,10 @@ mark() {
 
 # When this script was killed, ends within a period and takes what it had started along.
 sample() {
-    nap= count=0 health=
-    trap '[ -z "$nap" ] || kill "$nap" 2>/dev/null; exit 0' TERM
+    count=0 health=
+    : &
+    wait $!
+    trap 'kill $! 2>/dev/null; wait $!; exit 0' TERM # $!, not a variable: TERM may come before that is set
     while kill -0 "$parent" 2>/dev/null; do
         read -r uptime </proc/uptime
         echo "@ $uptime"
@@ -49,8 +51,7 @@ sample() {
             dumpsys android.hardware.health.IHealth/default 2>&1 </dev/null || health=0
         fi
         sleep "$period" &
-        nap=$!
-        wait "$nap"
+        wait $!
     done
     read -r child <"$out.child" && kill -9 "$child"
     rm -f "$out.child"

@@ -38,12 +38,13 @@ end() { # PROCESS: kills it, and those that it had started
 }
 
 watch() { # CHILD
-    trap 'kill "$sleeper" 2>/dev/null; exit' TERM
+    : &
+    wait $!
+    trap 'kill $! 2>/dev/null; wait $!; exit' TERM # $!, not a variable: TERM may come before that is set
     start=$(cut -d. -f1 /proc/uptime)
     while [ -e "/proc/$1/stat" ] && [ -e "/proc/$$" ]; do
         sleep "$period" &
-        sleeper=$!
-        wait "$sleeper"
+        wait $!
         sample "$1" >>samples 2>/dev/null
         if [ $(($(cut -d. -f1 /proc/uptime) - start)) -gt "$limit" ]; then
             echo "$limit" >late
