@@ -56,12 +56,12 @@ class Facts:
 
 def facts_command() -> str:
     """The shell command whose output `read_facts` takes."""
-    return _script("facts.sh")
+    return _script("facts.sh", "clocks.sh")
 
 
 def snapshot_command() -> str:
     """The shell command whose output `thermal.read_snapshot` takes."""
-    return _script("snapshot.sh")
+    return _script("snapshot.sh", "clocks.sh")
 
 
 def read_facts(text: str) -> Facts:
@@ -200,8 +200,9 @@ def device_table(phones: list[Facts]) -> Table:
     return table
 
 
-def _script(name: str) -> str:
-    text = importlib.resources.files("android_bench").joinpath("on_device", name).read_text(encoding="utf-8")
+def _script(*names: str) -> str:
+    folder = importlib.resources.files("android_bench").joinpath("on_device")
+    text = "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in names)
     return "\n".join(line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#"))
 
 

@@ -1,6 +1,8 @@
 """The one row of a study: what was run, on what, and what was measured. One row is one line of JSON."""
 
+import csv
 import dataclasses
+import io
 import json
 import math
 import types
@@ -131,6 +133,23 @@ def read_rows(folder) -> list[Result]:
     if not path.is_file():
         raise ValueError(f"Expected a folder of results, or its rows.jsonl. Received: {str(folder)!r}.")
     return [Result.from_json(line) for line in path.read_text().splitlines() if line.strip()]
+
+
+def to_csv(rows: list[Result], *, spread_facts: bool = False) -> str:
+    """All fields, one row a line; recalls (and facts, if asked) in a column each, other nested fields as JSON."""
+    table = [dict(json.loads(row.to_json())) for row in rows]
+    for line in table:
+        for name, recall in (line.pop("recalls") or {}).items():
+            line[f"recall {name}"] = recall
+        for name, value in (line.pop("facts") or {}).items() if spread_facts else ():
+            line[f"fact {name}"] = value
+    columns = list(dict.fromkeys(name for line in table for name in line))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for line in table:
+        writer.writerow({k: json.dumps(v) if isinstance(v, dict | list) else v for k, v in line.items()})
+    return text.getvalue()
 
 
 _HINTS = typing.get_type_hints(Result)

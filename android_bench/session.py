@@ -37,7 +37,6 @@ class Ran:
     log: str
     folder: str  # on the phone, with what it wrote
     cpu: CpuUse
-    seconds: float  # from start to end, on the phone's clock
 
 
 class Session:
@@ -209,6 +208,5 @@ def _ran(text: str, folder: str, serial: str) -> Ran:
     clocks = [re.match(r"\d+\.\d+", parts.get(name, "")) for name in ("begin", "end")]
     if not code.isdecimal() or not all(clocks):
         raise DeviceLost(f"{serial}: what a command left is not whole: restarted, or storage full?")
-    begin, end = (float(clock[0]) for clock in clocks)
     use = cpu_use(parts.get("begin", ""), parts.get("end", ""), parts.get("times", ""), parts.get("samples", ""))
-    return Ran(int(code), log, folder, use, end - begin)
+    return Ran(int(code), log, folder, use)

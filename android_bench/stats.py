@@ -105,6 +105,20 @@ def _student(z: float, freedom: int) -> float:
     )
 
 
+def pareto(points: list[tuple[float, float]]) -> list[int]:
+    """Indices of the points (cost, quality) that no other beats: none is at most as costly and at least as good.
+
+    >>> pareto([(10, .90), (5, .91), (5, .89), (2, .80)])
+    [3, 1]
+    """
+    front, best = [], float("-inf")
+    for index in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
+        if points[index][1] > best:
+            front.append(index)
+            best = points[index][1]
+    return front
+
+
 def _checked(values) -> np.ndarray:
     values = np.asarray(values, np.float64)
     if values.ndim != 1 or not values.size or not np.isfinite(values).all():

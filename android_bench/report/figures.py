@@ -5,26 +5,13 @@ import math
 
 from android_bench.report.fields import by_device, energy, fastest, labels, repetitions, time_us
 from android_bench.result import Result
+from android_bench.stats import pareto
 
 COLOURS = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#0891b2", "#b45309", "#be185d", "#4b5563")
 FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12, "color": "#374151"}
 GRID = "#eef0f3"
 BAD = "#dc2626"
 LONG = 26  # letters of a name on an axis
-
-
-def pareto(points: list[tuple[float, float]]) -> list[int]:
-    """Indices of the points (cost, quality) that no other beats: none is at most as costly and at least as good.
-
-    >>> pareto([(10, .90), (5, .91), (5, .89), (2, .80)])
-    [3, 1]
-    """
-    front, best = [], float("-inf")
-    for index in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
-        if points[index][1] > best:
-            front.append(index)
-            best = points[index][1]
-    return front
 
 
 def ticks(values: list[float]) -> list[float]:

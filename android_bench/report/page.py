@@ -1,7 +1,5 @@
 """One self-contained HTML page (CSV and JSONL beside it) from the rows of a run over phones."""
 
-import csv
-import io
 import json
 from pathlib import Path
 from statistics import median
@@ -23,7 +21,7 @@ from android_bench.report.fields import (
     sustained_at,
     time_us,
 )
-from android_bench.result import Result
+from android_bench.result import Result, to_csv
 from android_bench.store import write_file
 
 KEPT = 0.01  # accuracy below the best on the device that still counts as kept: one point
@@ -58,7 +56,7 @@ def write_report(rows: list[Result], path, *, title: str | None = None, about: d
     )  # fmt: skip
     path = Path(path)
     write_file(path, page.encode())
-    write_file(path.with_suffix(".csv"), to_csv(rows).encode())
+    write_file(path.with_suffix(".csv"), to_csv(rows, spread_facts=True).encode())
     write_file(path.with_suffix(".jsonl"), "".join(row.to_json() + "\n" for row in rows).encode())
     return path
 
@@ -89,23 +87,6 @@ def headline(rows: list[Result]) -> dict:
         "points": 100 * (best.accuracy - top.accuracy) if scored and top is not best else None,
         "kept": bool(scored), "source": SOURCES.get(best.energy_source or "", best.energy_source),
     }  # fmt: skip
-
-
-def to_csv(rows: list[Result]) -> str:
-    """All fields, one row a line; recalls and plain facts in a column each, nested ones as JSON."""
-    table = [dict(json.loads(row.to_json())) for row in rows]
-    for line in table:
-        for name, recall in (line.pop("recalls") or {}).items():
-            line[f"recall {name}"] = recall
-        for name, value in (line.pop("facts") or {}).items():
-            line[f"fact {name}"] = value
-    columns = list(dict.fromkeys(name for line in table for name in line))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    for line in table:
-        writer.writerow({k: json.dumps(v) if isinstance(v, dict | list) else v for k, v in line.items()})
-    return text.getvalue()
 
 
 def short(value: float) -> str:

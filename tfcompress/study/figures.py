@@ -1,6 +1,7 @@
 """The report's charts as plain plotly dictionaries (data and layout), so that one script tag draws them all."""
 
 from android_bench.result import Result
+from android_bench.stats import pareto
 
 FAMILIES = {  # the legend, in the order of the grid: colour and marker
     "control": ("#111827", "diamond"),
@@ -24,20 +25,6 @@ def family(id: str) -> str:
     if quantized < 0:
         return "pruned"
     return "pruned, then quantized" if pruned < quantized else "quantized, then pruned"
-
-
-def pareto(points: list[tuple[float, float]]) -> list[int]:
-    """Indices of the points (cost, quality) that no other beats: none is at most as costly and at least as good.
-
-    >>> pareto([(10, .90), (5, .91), (5, .89), (2, .80)])
-    [3, 1]
-    """
-    front, best = [], float("-inf")
-    for index in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
-        if points[index][1] > best:
-            front.append(index)
-            best = points[index][1]
-    return front
 
 
 def ticks(values: list[float]) -> list[float]:

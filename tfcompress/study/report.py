@@ -1,14 +1,12 @@
 """One self-contained HTML page (and a CSV beside it) from the rows of a study."""
 
-import csv
-import io
 import json
 from pathlib import Path
 
 import jinja2
 import plotly.offline
 
-from android_bench.result import Result
+from android_bench.result import Result, to_csv
 from android_bench.store import write_file
 
 from . import figures
@@ -74,21 +72,6 @@ def headline(rows: list[Result]) -> dict | None:
         "f1": None if best.macro_f1 is None or control.macro_f1 is None else best.macro_f1 - control.macro_f1,
         "bytes": (control.raw_bytes, best.raw_bytes),
     }
-
-
-def to_csv(rows: list[Result]) -> str:
-    """All fields, one row a line; recalls in a column each, other nested fields as JSON."""
-    table = [dict(json.loads(row.to_json())) for row in rows]
-    for line in table:
-        for name, recall in (line.pop("recalls") or {}).items():
-            line[f"recall {name}"] = recall
-    columns = list(dict.fromkeys(name for line in table for name in line))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    for line in table:
-        writer.writerow({k: json.dumps(v) if isinstance(v, dict | list) else v for k, v in line.items()})
-    return text.getvalue()
 
 
 def _keeps(row, control, by):
