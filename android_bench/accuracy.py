@@ -65,7 +65,8 @@ def score(reference: Reference, scores: np.ndarray, labels: np.ndarray | None) -
     """Fields of a row: accuracy, macro_f1, recalls (with labels and class scores) and facts about this computer.
 
     `facts["host_agreement"]` is the share of samples with the same top-1 as this computer's outputs of the same file,
-    `facts["host_max_difference"]` the largest difference of the first output, in its unit. Other outputs are not read.
+    `facts["host_max_difference"]` the largest difference of the first output, in its unit; accuracy is the
+    first output's too. Where there are more, `facts["host_differences"]` has all of them by name (`measure.py`).
     """
     facts = {"eval_samples": reference.samples, "eval_how": reference.how,
              "host_max_difference": float(np.max(np.abs(scores - reference.scores)))}  # fmt: skip

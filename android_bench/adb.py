@@ -129,16 +129,17 @@ class Phone:
             raise DeviceLost(f"{self.serial}: the link dropped in the middle of a command.")
         return Completed(int(code), output)
 
-    def push(self, source, folder: str) -> str:
+    def push(self, source, folder: str, name: str = "") -> str:
         """The path of the file on the phone, `NAME-<sha256>`; pushed only if these very bytes are not there yet.
+
+        `source` is a path, or bytes with a `name`.
 
         Raises:
             DeviceLost: the link dropped; nothing is left. AdbError: storage full, or not writable.
         """
-        source = Path(source)
-        content = source.read_bytes()
+        content, name = source if isinstance(source, bytes) else Path(source).read_bytes(), name or Path(source).name
         digest = hashlib.sha256(content).hexdigest()
-        target = str(PurePosixPath(folder, f"{safe_name(source.name)}-{digest}"))
+        target = str(PurePosixPath(folder, f"{safe_name(name)}-{digest}"))
         where, part = shlex.quote(target), shlex.quote(target + ".part")
         if target in self._pushed:
             return target
@@ -149,7 +150,7 @@ class Phone:
             found = self.shell(_sum(part), timeout)
             if _first_word(found) not in whole:
                 self.shell(f"rm -f {part}")
-                raise DeviceLost(f"{self.serial}: {source.name} did not arrive whole: {found.output.strip()[-200:]}")
+                raise DeviceLost(f"{self.serial}: {name} did not arrive whole: {found.output.strip()[-200:]}")
             moved = self.shell(f"chmod 755 {part} && mv -f {part} {where}", timeout)
             if moved.code:
                 raise AdbError(f"{self.serial}: can't write {target}: {moved.output.strip()[-200:]}")

@@ -5,7 +5,6 @@ import shlex
 import threading
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 
 from android_bench import command, reference
 from android_bench.accuracy import Pack, score
@@ -173,7 +172,8 @@ class Measurer:
     def _scored(self, job: Job, name: str, model: str, expected: reference.Reference) -> dict:
         configuration, packs = job.configuration, []
         for number, content in enumerate(expected.packs):
-            packs += [self._pushed(content, f"x{number}"), str(len(content) // expected.chunks)]
+            pushed = self.session.phone.push(content, f"{FOLDER}/data", f"x{number}")
+            packs += [pushed, str(len(content) // expected.chunks)]
         inputs = [(layer.name, layer.shape) for layer in expected.inputs]
         argv = command.outputs(*self._common(configuration, model), inputs)
         words = ["sh", self.session.scripts["eval.sh"], str(expected.chunks), str(expected.chunk_bytes),
@@ -194,12 +194,9 @@ class Measurer:
             raise JobFailed(f"the outputs can't be used: {error}", retry=True) from None
         found = score(expected, scores, self.wishes.pack.labels)
         found["facts"]["eval_ran_on"] = log.ran_on
+        if len(expected.outputs) > 1:
+            found["facts"]["host_differences"] = expected.differences(content)
         return found
-
-    def _pushed(self, content: bytes, name: str) -> str:
-        path = Path(self.session.scratch, name)
-        path.write_bytes(content)
-        return self.session.phone.push(path, f"{FOLDER}/data")
 
     def _sustain(self, job: Job, name: str, model: str) -> dict:
         timing = command.Timing(runs=1, min_seconds=STEP_SECONDS, max_seconds=2 * STEP_SECONDS, warmup_runs=0,

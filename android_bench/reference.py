@@ -1,6 +1,7 @@
 """What a phone is given and what this computer makes of it: input bytes, output bytes, and how they are cut."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,12 @@ class Reference:
     inputs: tuple[Layer, ...]
     outputs: tuple[Layer, ...]
     packs: tuple[bytes, ...] = dataclasses.field(repr=False)
-    scores: np.ndarray = dataclasses.field(repr=False)
+    content: bytes = dataclasses.field(repr=False)  # of all outputs, as a phone writes them
+
+    @functools.cached_property
+    def scores(self) -> np.ndarray:
+        """This computer's first output, as `read` gives it."""
+        return self.read(self.content)
 
     @property
     def chunks(self) -> int:
@@ -54,18 +60,32 @@ class Reference:
         Raises:
             ValueError: another number of bytes than the runs write, or NaN.
         """
-        if len(content) != self.chunks * self.chunk_bytes:
-            raise ValueError(f"Expected {self.chunks} x {self.chunk_bytes} bytes of outputs. Received: {len(content)}.")
-        layer = self.outputs[0]
-        size = int(np.prod(layer.shape)) * np.dtype(layer.dtype).itemsize
-        rows = np.frombuffer(content, np.uint8).reshape(self.chunks, self.chunk_bytes)[:, :size]
-        rows = np.ascontiguousarray(rows).view(layer.dtype).reshape(-1, *layer.shape[1:])[: self.samples]
-        scores = rows.astype(np.float32)
-        if layer.scale:
-            scores = (scores - layer.zero) * np.float32(layer.scale)
+        scores = self._values(content)[0].reshape(-1, *self.outputs[0].shape[1:])[: self.samples]
         if not np.isfinite(scores).all():
             raise ValueError("The outputs hold NaN or infinity.")
         return scores
+
+    def differences(self, content: bytes) -> dict[str, float | None]:
+        """The largest difference between the phone's outputs and this computer's, by the output's name, in its unit.
+
+        None where one of the two has NaN or infinity.
+        """
+        pairs = zip(self.outputs, self._values(content), self._values(self.content), strict=True)
+        with np.errstate(invalid="ignore"):
+            found = {layer.name: float(np.max(np.abs(there - here), initial=0)) for layer, there, here in pairs}
+        return {name: value if np.isfinite(value) else None for name, value in found.items()}
+
+    def _values(self, content: bytes) -> list[np.ndarray]:
+        """Each output's numbers, float32 (chunks, numbers of a chunk)."""
+        if len(content) != self.chunks * self.chunk_bytes:
+            raise ValueError(f"Expected {self.chunks} x {self.chunk_bytes} bytes of outputs. Received: {len(content)}.")
+        sizes = [int(np.prod(layer.shape)) * np.dtype(layer.dtype).itemsize for layer in self.outputs]
+        raw = np.frombuffer(content, np.uint8).reshape(self.chunks, self.chunk_bytes)
+        values = []
+        for layer, cut in zip(self.outputs, np.split(raw, np.cumsum(sizes)[:-1], axis=1), strict=True):
+            numbers = np.ascontiguousarray(cut).view(layer.dtype).astype(np.float32)
+            values.append((numbers - layer.zero) * np.float32(layer.scale) if layer.scale else numbers)
+        return values
 
 
 def make(path, inputs, *, xnnpack: bool = True, threads: int = 1, single: bool = False,
@@ -86,8 +106,9 @@ def make(path, inputs, *, xnnpack: bool = True, threads: int = 1, single: bool =
               for name in ("inputs", "outputs")}  # fmt: skip
     packs = tuple(left[f"pack{k}"].tobytes() for k in range(len(layers["inputs"])))
     cut = {name: found[name] for name in ("samples", "chunk", "dynamic", "how")}
-    draft = Reference(**cut, **layers, packs=packs, scores=np.empty(0))
-    return dataclasses.replace(draft, scores=draft.read(left["outputs"].tobytes()))
+    found = Reference(**cut, **layers, packs=packs, content=left["outputs"].tobytes())
+    found.read(found.content)
+    return found
 
 
 def work(folder: str) -> None:

@@ -6,7 +6,6 @@ import importlib.resources
 import itertools
 import re
 import shlex
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -43,20 +42,19 @@ class Session:
     """A phone ready to run jobs. Use `open_session`.
 
     Attributes:
-        phone, facts, binary, abi: what runs where.
+        phone, facts, binary: what runs where.
         flags: the flags that the binary knows; empty where its help can't be read.
         program: the binary's path on the phone. fixed_performance: whether that mode is on.
-        scratch: a folder on this computer, while the session is open.
     """
 
-    def __init__(self, phone: Phone, facts: Facts, binary: Binary, abi: str, patience: float = 60):
-        self.phone, self.facts, self.binary, self.abi, self.patience = phone, facts, binary, abi, patience
+    def __init__(self, phone: Phone, facts: Facts, binary: Binary, patience: float = 60):
+        self.phone, self.facts, self.binary, self.patience = phone, facts, binary, patience
         self.phone.timeout = min(30.0, max(5.0, patience))
         self._runs, self._uptime = itertools.count(), 0.0
         self.flags: frozenset[str] = frozenset()
         self.program, self.fixed_performance = "", False
         self.scripts: dict[str, str] = {}
-        self.libraries = self.scratch = ""
+        self.libraries = ""
 
     def prepare(self, wanted: settings.Wanted, libraries=()) -> None:
         """End what an earlier harness left, push what every job needs, change the settings.
@@ -67,7 +65,8 @@ class Session:
         self.end_leftovers()
         self.fixed_performance = settings.apply(self.phone, FOLDER, wanted)
         for name in ("run.sh", "eval.sh", "energy.sh"):
-            self.scripts[name] = self.phone.push(self._script(name), f"{FOLDER}/scripts")
+            script = importlib.resources.files("android_bench").joinpath("on_device", name).read_bytes()
+            self.scripts[name] = self.phone.push(script, f"{FOLDER}/scripts", name)
         self.program = self.phone.push(self.binary.path, f"{FOLDER}/bin")
         for path in libraries:
             self.libraries = f"{FOLDER}/lib"
@@ -145,12 +144,6 @@ class Session:
     def _folder(self, name: str) -> str:
         return f"{FOLDER}/jobs/{name}"
 
-    def _script(self, name: str) -> Path:
-        """A file here with a script of the package, which may be zipped."""
-        path = Path(self.scratch, name)
-        path.write_bytes(importlib.resources.files("android_bench").joinpath("on_device", name).read_bytes())
-        return path
-
     def _pinned(self, mask: str) -> list[str]:
         return ["taskset", mask] if mask else []
 
@@ -161,13 +154,12 @@ class Session:
 @contextlib.contextmanager
 def open_session(session: Session, wanted: settings.Wanted, libraries=()):
     """The session, prepared; whatever happens, the phone is left as it was found if it can be reached."""
-    with tempfile.TemporaryDirectory(prefix="android_bench-") as session.scratch:
-        try:
-            session.phone.persist(lambda: session.prepare(wanted, libraries), session.patience)
-            yield session
-        finally:
-            with contextlib.suppress(AdbError):  # lost for good: its settings come back when it is next seen
-                session.close()
+    try:
+        session.phone.persist(lambda: session.prepare(wanted, libraries), session.patience)
+        yield session
+    finally:
+        with contextlib.suppress(AdbError):  # lost for good: its settings come back when it is next seen
+            session.close()
 
 
 def clean(phone: Phone) -> None:

@@ -70,9 +70,9 @@ def open_phone(found: Found, means: Means):
     Raises:
         NoBinary: none of the binaries runs on it. Busy: another android-bench has it. AdbError: it refuses.
     """
-    binary, abi = choose(list(means.binaries), found.facts.abis, found.label)
+    binary, _ = choose(list(means.binaries), found.facts.abis, found.label)
     with hold(found.serial):
-        session = Session(found.phone, found.facts, binary, abi, means.patience)
+        session = Session(found.phone, found.facts, binary, means.patience)
         with open_session(session, means.wanted, means.libraries):
             yield PhoneDevice(found.serial, session, Measurer(session, means.wishes, means.references), means.wanted)
 

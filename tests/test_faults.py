@@ -169,6 +169,32 @@ def test_a_phone_that_comes_back_goes_on(farm, kind):
     assert _complete(lines[farm.faulty.serial]) and _complete(lines[farm.calm.serial])
 
 
+def test_a_phone_that_was_restarted_is_set_up_anew_and_goes_on(farm, tmp_path):
+    phone, plain, brightness = farm.faulty, farm.faulty.map_command, []
+
+    def restart():
+        for path in (phone.root / LIVE).glob("*/*/pid"):
+            os.killpg(int(path.read_text()), signal.SIGKILL)
+        phone.fault("gone", seconds=0.7)
+        (tmp_path / "uptime").write_text("5.00 5.00\n")
+        (phone.root / "state/settings/system/screen_brightness").write_text("102\n")
+
+    def map_command(text):
+        if "nohup" in text:
+            brightness.append(phone.settings()["system/screen_brightness"])
+        restarted = (tmp_path / "uptime").exists() and "@@uptime" in text
+        return plain(text).replace("/proc/uptime", str(tmp_path / "uptime")) if restarted else plain(text)
+
+    phone.map_command = map_command
+    with when_running(phone, restart):
+        farm.run()
+    lines = farm.lines()
+    assert _complete(lines[phone.serial]) and _complete(lines[farm.calm.serial])
+    failures = [failure for line in lines[phone.serial] for failure in line["failures"]]
+    assert len(failures) == 1 and "was the phone restarted" in failures[0]
+    assert set(brightness) == {"40"} and len(brightness) >= 3
+
+
 @pytest.mark.parametrize("kind, words", [
     ("wrong_abi", "wrong ABI"),
     ("storage_full", "No space left on device; free some space"),

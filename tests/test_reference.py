@@ -132,6 +132,18 @@ def test_files_that_can_not_be_run_are_refused_in_words(made):
         made(b"\x1c\0\0\0TFL3" + b"rubbish" * 30, X)
 
 
+def test_all_outputs_are_compared_with_this_computers(made):
+    found = made(tiny_files.two_outputs(), X)
+    sizes = [int(np.prod(layer.shape)) for layer in found.outputs]
+    assert sizes == [15, 10] and found.differences(found.content) == dict.fromkeys((o.name for o in found.outputs), 0)
+    there = np.frombuffer(found.content, np.float32).copy()
+    there[3] += 2  # of the first output
+    there[-1] += 0.5  # of the second
+    assert list(found.differences(there.tobytes()).values()) == [2, 0.5]
+    there[-1] = np.nan
+    assert list(found.differences(there.tobytes()).values()) == [2, None]
+
+
 @pytest.mark.parametrize("content", [b"", bytes(59), bytes(61)])
 def test_outputs_of_another_size_are_refused(made, content):
     with pytest.raises(ValueError, match=rf"Expected 1 x 60 bytes of outputs. Received: {len(content)}"):
@@ -152,7 +164,8 @@ def test_score_says_why_there_is_no_accuracy(made):
     expected = made(tiny_files.matmul(), X)
     assert score(expected, expected.scores, None)["facts"]["accuracy_note"] == "the data has no labels (y)"
     assert "0..2" in score(expected, expected.scores, np.array([0, 1, 2, 3, 9]))["facts"]["accuracy_note"]
-    boxes = dataclasses.replace(expected, scores=expected.scores[:, None])
+    layer = dataclasses.replace(expected.outputs[0], shape=(5, 1, 3))
+    boxes = dataclasses.replace(expected, outputs=(layer,))
     found = score(boxes, boxes.scores, np.arange(5))
     assert "accuracy" not in found and "(5, 1, 3)" in found["facts"]["accuracy_note"]
 
@@ -201,7 +214,7 @@ def rows(tmp_path_factory):
     root = tmp_path_factory.mktemp("reference")
     image = {"dynamic": small_files.tflite(), "fixed": small_files.tflite(static=True),
              "int8_io": small_files.tflite("int8_io")}  # fmt: skip
-    pairs = {"mixed": tiny_files.minus_mean(), "fixed2": tiny_files.matmul(2)}
+    pairs = {"mixed": tiny_files.minus_mean(), "fixed2": tiny_files.matmul(2), "two_outputs": tiny_files.two_outputs()}
     for name, content in (image | pairs | {"two_inputs": small_files.two_inputs()}).items():
         (root / f"{name}.tflite").write_bytes(content)
     np.savez(root / "image.npz", x=small_files.X[:2], y=np.array([0, 1]))
@@ -218,11 +231,16 @@ def rows(tmp_path_factory):
 
 
 def test_the_phones_outputs_are_this_computers_to_the_last_bit(rows):
-    assert len(rows) == 3 * 2 + 2 + 1
+    assert len(rows) == 3 * 2 + 3 + 1
     for key, row in rows.items():
         assert row.error is None, key
         assert row.facts["host_max_difference"] == 0 and row.facts["host_agreement"] == 1, (key, row.facts)
         assert row.delegate == {"cpu": "xnnpack", "builtin": "builtin"}[key[1]] or key[0] == "mixed"
+
+
+def test_every_output_of_the_phone_is_compared(rows):
+    assert sorted(rows["two_outputs", "cpu"].facts["host_differences"].values()) == [0, 0]
+    assert "host_differences" not in rows["dynamic", "cpu"].facts
 
 
 def test_how_many_samples_go_into_a_process_on_the_phone(rows):

@@ -32,6 +32,12 @@ def total() -> bytes:
 
 
 @functools.cache
+def two_outputs() -> bytes:
+    """(n, 2) -> a, b, 2a - b, (n, 3), and root, the square roots (n, 2)."""
+    return _file(lambda x: {"a": tf.matmul(x, tf.constant(WEIGHTS)), "root": tf.sqrt(x)}, tf.TensorSpec([None, 2]))
+
+
+@functools.cache
 def number() -> bytes:
     """A single number in, its double out: no batch at all."""
     return _file(lambda x: x * 2.0, tf.TensorSpec([]))
