@@ -132,7 +132,7 @@ def read_rows(folder) -> list[Result]:
     path = path / "rows.jsonl" if path.is_dir() else path
     if not path.is_file():
         raise ValueError(f"Expected a folder of results, or its rows.jsonl. Received: {str(folder)!r}.")
-    return [Result.from_json(line) for line in path.read_text().splitlines() if line.strip()]
+    return [Result.from_json(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
 
 
 def to_csv(rows: list[Result], *, spread_facts: bool = False) -> str:

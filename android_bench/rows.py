@@ -49,9 +49,12 @@ def make_row(configuration: Configuration, device: dict, lines: list[dict]) -> R
 
 def _job_facts(configuration: Configuration, lines: list[dict]) -> dict:
     failures = [words for line in lines for words in line["failures"]]
+    failed = [line for line in lines if line["error"]]
     facts = {
         "delegate_asked": configuration.delegate, "core_mask": configuration.mask or None,
         "attempts": sum(line["attempts"] for line in lines), "failures": failures or None,
+        "failed_jobs": [line["kind"] for line in failed] or None,
+        "failed_logs": [line["log"] for line in failed if line.get("log")] or None,
         "job_seed": lines[0]["seed"] if lines else None,
     }  # fmt: skip
     return {name: value for name, value in facts.items() if value is not None}
@@ -64,7 +67,8 @@ def _repetition_facts(latency: list[dict]) -> dict:
         return {}
     medians = [run["p50_us"] or run["mean_us"] for run in runs]
     wild = outliers(medians) if len(medians) > 2 else [False] * len(medians)
-    said = ("ran_on", "note", "unconsumed", "tool", "peak_memory_bytes", "memory_note", "fixed_performance")
+    said = ("ran_on", "note", "unconsumed", "tool", "peak_memory_bytes", "memory_note", "fixed_performance",
+            "cores_note")  # fmt: skip
     repetitions = [
         {key: value for key, value in run.items() if key not in said} | {"outlier": bool(is_wild)}
         for run, is_wild in zip(runs, wild, strict=True)
@@ -75,10 +79,11 @@ def _repetition_facts(latency: list[dict]) -> dict:
     facts = {
         "repetitions": repetitions,
         "outlier_repetitions": sum(bool(is_wild) for is_wild in wild),
-        "throttled_repetitions": sum(bool(run["throttled"]) for run in runs),
+        "throttled_repetitions": sum(bool(run["throttled"]) for run in runs) if "throttled" in runs[0] else None,
         "system_cpu_percent": _median(run["system_percent"] for run in runs),
         "fixed_performance": all(run.get("fixed_performance") for run in runs) or None,
         "delegate_note": "; ".join(notes) or None,
+        "cores_note": next((run["cores_note"] for run in runs if run.get("cores_note")), None),
         "memory_note": next((run["memory_note"] for run in runs if run.get("memory_note")), None),
         "unconsumed_flags": list(dict.fromkeys(flag for run in runs for flag in run["unconsumed"])) or None,
     }

@@ -1,8 +1,13 @@
 """Each rule: the row that calls for it, the words that it must say, and silence on a row that does not."""
 
+import dataclasses
+
+import numpy as np
 import pytest
 from bench_rows import GALAXY, PIXEL, make_rows
+from power_traces import Phone, played
 
+from android_bench.energy import power
 from android_bench.report.advice import SEVERITIES, advise
 from android_bench.result import Result
 
@@ -30,7 +35,17 @@ def test_a_clean_row_gets_no_advice():
         ({"error": "exit code 126: wrong ABI"}, "problem", ["--benchmark-binary"]),
         ({"error": "exit code 139: SIGSEGV"}, "problem", ["--delegate cpu"]),
         ({"error": "the link was lost"}, "problem", ["finished jobs are kept"]),
-        ({"error": "quite another thing"}, "problem", ["Read the job's log"]),
+        ({"error": "quite another thing"}, "problem", ["Run again with --retry-failed"]),
+        ({"error": "quite another thing", "facts": {"failed_logs": ["logs/q8.txt"]}}, "problem",
+         ["Read what the tool said: logs/q8.txt"]),
+        ({"error": "2A11: no end within 360 s; it was killed."}, "problem", ["The model hangs or is too slow"]),
+        ({"error": "it ran into the time limit: give it more time, or fewer runs (exit code 124)"}, "problem",
+         ["The model hangs or is too slow"]),
+        ({"error": "CANNOT LINK EXECUTABLE: odd"}, "problem", ["Run again with --retry-failed"]),
+        ({"facts": {"failures": ["killed (exit code 137)"] * 3, "failed_jobs": ["latency", "latency", "sustain"]}},
+         "warning", ["2 latency and 1 sustain jobs of Q8 failed (killed (exit code 137))", "--retry-failed"]),
+        ({"facts": {"failures": ["the link dropped"]}}, "note", ["1 attempt failed and was made again for Q8"]),
+        ({"facts": {"memory_note": "killed (exit code 137)"}}, "note", ["no peak memory for Q8: killed"]),
         ({"facts": {"repetitions": [RUNS[0], RUNS[1] | {"throttled": "thermal status 2"}, RUNS[2]]}, "threads": 4},
          "warning", ["throttled in 1 of 3 runs (thermal status 2)", "Start cooler: a lower --cool-down",
                      "or lower --threads (was 4)"]),
@@ -49,7 +64,13 @@ def test_a_clean_row_gets_no_advice():
         ({"delegate": "gpu", "facts": {"delegate_asked": "gpu", "delegate_note": "GPU took 294 of 318 nodes"}},
          "warning", ["gpu for Q8: GPU took 294 of 318 nodes", "not the accelerator's alone"]),
         ({"delegate": "gpu", "facts": {"delegate_asked": "gpu", "delegate_note": "fell back to OpenGL"}}, "warning",
-         ["gpu for Q8: fell back to OpenGL. These are not the times of what was asked for"]),
+         ["gpu for Q8: fell back to OpenGL. The GPU ran, but slower than through OpenCL"]),
+        ({"delegate": "xnnpack", "facts": {"delegate_asked": "gpu", "delegate_note": "GPU took nothing of the "
+          "graph"}}, "warning", ["These are not the times of what was asked for"]),
+        ({"facts": {"delegate_asked": "cpu", "delegate_note": "error, but it went on: odd"}}, "note",
+         ["cpu for Q8: error, but it went on: odd."]),
+        ({"delegate": "nnapi", "facts": {"delegate_asked": "nnapi", "eval_ran_on": "xnnpack"}}, "warning",
+         ["accuracy of Q8 comes from xnnpack, the times from nnapi"]),
         ({"facts": {"delegate_asked": "nnapi"}}, "warning", ["nnapi was asked for, xnnpack ran"]),
         ({"facts": {"unconsumed_flags": ["--result_file_path"]}}, "warning", ["--result_file_path", "older build"]),
         ({"facts": {"repetitions": [{"p50_us": 40.0}, {"p50_us": 46.0}], "fixed_performance": False}}, "warning",
@@ -59,12 +80,19 @@ def test_a_clean_row_gets_no_advice():
         ({"facts": {"screen": "off"}}, "warning", ["the screen was off"]),
         ({"facts": {"battery": {"percent": 9}}}, "warning", ["at 9 %", "charge"]),
         ({"facts": {"clusters": CLUSTERS}}, "note", ["1.80 to 2.85 GHz", "--cores f0"]),
+        ({"threads": 3, "facts": {"clusters": [*CLUSTERS, {"cpus": [8], "max_khz": 3200000}]}}, "note",
+         ["--cores 1f0"]),
         ({"latency_p50_us": 0.0}, "note", ["Read the mean"]),
+        ({"latency_p50_us": 16.0}, "note", ["Q8 takes 16 µs", "1 µs is up to 6 %"]),
         ({"facts": {"clusters": [{"cpus": [0, 1, 2, 3], "max_khz": 2000000}], "system_cpu_percent": 70.0},
           "cpu_percent": 100.0}, "warning", ["up to 45 % of all cores"]),
         ({"facts": {"host_agreement": 0.95}, "delegate": "gpu"}, "warning", ["Q8 on gpu", "95.0 %", "float16"]),
         ({"facts": {"host_agreement": 0.0}}, "warning", ["for only 0.0 %"]),
-        ({"accuracy": None, "facts": {"accuracy_note": "LiteRT 2.x tool"}}, "note", ["(LiteRT 2.x tool)", "--eval"]),
+        ({"accuracy": None, "facts": {"accuracy_note": "LiteRT 2.x tool"}}, "note", ["(LiteRT 2.x tool)"]),
+        ({"accuracy": None}, "note", ["no accuracy for Q8. Give samples with --eval"]),
+        ({"accuracy": None, "facts": {"accuracy_note": "the data has no labels (y)"}}, "note", ["Add y"]),
+        ({"accuracy": None, "facts": {"accuracy_note": "crashed (exit code 139)", "failed_jobs": ["accuracy"]}},
+         "warning", ["(crashed (exit code 139)). The runtime can't run this file this way"]),
         ({"facts": {"emulated": True}}, "warning", ["emulated", "say nothing about a phone"]),
     ],
 )  # fmt: skip
@@ -75,6 +103,32 @@ def test_each_rule_names_the_cause_and_the_next_step(bad, severity, words):
     assert mine[0].severity == severity and mine[0].rows == ("Q8 on Pixel 7",)
     assert "Pixel 7" in mine[0].text
     assert len(found) == 1, [advice.text for advice in found]
+
+
+@pytest.mark.parametrize(
+    ("planted", "words"),
+    [
+        ({"step": 40_000.0, "current": 0.0}, ["below resolution", "Measure for longer", "with --energy-minutes"]),
+        ({"step": 0.0, "current": 0.0}, ["constant", "Measure for longer"]),
+        ({"capacity": 90_000_000.0, "current": 0.0}, ["nonsense", "This phone can't tell"]),
+        ({"load_watts": 0.0, "current": 0.0, "step": 100.0}, ["not above idle", "Measure for longer"]),
+    ],
+)  # fmt: skip
+def test_refusals_as_the_meters_word_them_lead_to_the_right_step(planted, words):
+    trace, _ = played(Phone(load_seconds=120, idle_seconds=120, **planted), np.random.default_rng(0))
+    refused = power.energy(trace, 1000)
+    assert isinstance(refused, power.Refusal) and words[0] in refused.reason
+    (found,) = advise([row(facts={"energy": {"refused": refused.reason, "minutes_needed": refused.minutes_needed}})])
+    assert all(word in found.text for word in words) and "Unplug" not in found.text, found.text
+
+
+def test_a_trace_taken_while_charging_says_unplug():
+    trace, _ = played(Phone(load_seconds=60, idle_seconds=60), np.random.default_rng(0))
+    plugged = [dataclasses.replace(s, battery=dataclasses.replace(s.battery, status=2)) if s.battery else s
+               for s in trace.samples]  # fmt: skip
+    refused = power.energy(dataclasses.replace(trace, samples=tuple(plugged)), 1000)
+    (found,) = advise([row(facts={"energy": {"refused": refused.reason, "minutes_needed": None}})])
+    assert "charging at the start" in found.text and "Unplug the phone" in found.text
 
 
 def test_accuracy_that_is_not_this_computers_is_a_problem():

@@ -122,6 +122,14 @@ def test_the_phones_are_devices_of_the_study(results):
     page = write_report(merged, results / "study.html").read_text()
     table = page.split('id="matrix"')[1].split("</table>")[0]
     assert table.count("(emulated)") == 4 and table.count("<tr") == 19 and "not measured" not in table
+    twin = [row.replace(facts=row.facts | {"serial": "TWIN0002"}, accuracy=row.accuracy / 2) for row in rows
+            if row.device == "Pixel 7"]  # fmt: skip
+    both = as_devices(variants, [*rows, *twin])  # of two folders, each with its own Pixel 7
+    names = sorted({row.device for row in both if row.device.startswith("Pixel 7")})
+    assert len(both) == 90 and names == ["Pixel 7 …0002 (emulated)", f"Pixel 7 …{PIXEL.serial[-4:]} (emulated)"]
+    assert {row.delta_accuracy for row in both if row.id == "C0"} == {0}
+    with pytest.raises(ValueError, match="give the results of each phone once"):
+        as_devices(variants, [*rows, *rows])
     with pytest.raises(ValueError, match="missing on: Pixel 7"):
         as_devices(variants, [row for row in rows if row.id != "C0" or row.device != "Pixel 7"])
     with pytest.raises(ValueError, match="rows of other files"):

@@ -131,6 +131,31 @@ def test_throttled_repetitions_are_marked():
     assert order == sorted(order) and len(order) == 60
 
 
+def test_a_picture_that_is_cut_out_still_says_emulated(tmp_path):
+    rows = make_rows()
+    names = {trace["name"] for trace in figures.overview(rows, "µs", 1.0)["data"]}
+    assert names == {"Pixel 7 (emulated)", "Galaxy A54 (emulated)", "this computer"}
+    page = write_report(rows, tmp_path / "report.html").read_text()
+    for words in ("\\u00b5s a run \\u00b7 Pixel 7 (emulated)", "\\u00b5s a run \\u00b7 this computer"):
+        assert words in page
+
+
+def test_few_points_have_their_names_beside_them_and_many_only_those_of_the_front():
+    few = [Result(id=f"m{k}", recipe="", device="P", latency_p50_us=10.0 * 2**k, accuracy=0.9 - 0.05 * k)
+           for k in range(5)]  # fmt: skip
+    named = lambda rows: sum(map(bool, figures.trade_off(rows, "time", "µs", 1.0)["data"][1]["text"]))  # noqa: E731
+    assert named(few) == 5
+    assert named([row.replace(id=f"{row.id}{n}") for row in few for n in range(3)]) == 1
+
+
+def test_why_there_is_no_memory_and_what_failed_is_on_the_page(tmp_path):
+    facts = {"memory_note": "killed (exit code 137)", "failures": ["crashed (exit code 139)"],
+             "failed_jobs": ["sustain"]}  # fmt: skip
+    row = Result(id="a", recipe="", device="P", device_kind="android", latency_p50_us=9.0, facts=facts)
+    page = write_report([row], tmp_path / "report.html").read_text()
+    assert 'title="killed (exit code 137)"' in page and "1 sustain job of a failed (crashed (exit code 139))" in page
+
+
 def test_pareto_front_names_the_energy_interval():
     chart = figures.trade_off(rows_of("Pixel 7"), "energy", "µJ", 1e-6)
     cloud = chart["data"][1]

@@ -82,6 +82,16 @@ def test_whole_microseconds_are_not_taken_for_exact():
     assert found.ratio == 1.125 and found.low < 1.125 < found.high
 
 
+@pytest.mark.parametrize("true", [5.48, 8.45, 15.47])
+def test_one_percent_across_a_whole_microsecond_is_no_verdict(true):
+    random = np.random.default_rng(13)
+    for count in (3, 5, 10):
+        a, b = ([float(round(value * (1 + 0.002 * random.standard_normal()))) for _ in range(count)]
+                for value in (true, 1.012 * true))  # fmt: skip
+        assert not only(row(a), row(b)).worse, (a, b)
+    assert only(row([16.0] * 3), row([32.0] * 3)).verdict == "slower"
+
+
 def test_times_below_the_tools_steps_are_compared_by_their_means():
     a = row([0.0] * 3, facts={"repetitions": [{"p50_us": 0.0, "mean_us": m} for m in (0.150, 0.151, 0.152)]})
     b = row([0.0] * 3, facts={"repetitions": [{"p50_us": 0.0, "mean_us": m} for m in (0.200, 0.201, 0.202)]})
@@ -138,6 +148,28 @@ def test_failures():
     assert (only(good, bad).verdict, only(good, bad).worse) == ("failed", True)
     assert only(bad, good).verdict == "works now"
     assert only(bad, bad).verdict == "not measured" and only(bad, bad).why == "exit code 137: killed"
+
+
+def test_repetitions_that_a_crash_took_are_a_failure_and_said():
+    good = row([100.5] * 3)
+    lost = {"failed_jobs": ["latency"], "failures": ["crashed (exit code 139)"]}
+    two = row([1000.5] * 2, facts={"repetitions": [{"p50_us": 1000.5}] * 2, **lost})
+    found = only(good, two)
+    assert found.worse and found.verdict == "failed" and "crashed (exit code 139)" in found.why
+    four = row([100.5] * 4, facts={"repetitions": [{"p50_us": 100.5}] * 4, **lost})
+    assert only(good, four).verdict == "same" and "1 of B's repetitions failed" in only(good, four).why
+    assert only(row([100.5] * 2), two).verdict == "not enough repetitions"
+
+
+def test_what_was_measured_another_way_is_said_and_not_judged():
+    a = row([100.5] * 3, facts={"binary": {"sha256": "aa"}, "fingerprint": "x"})
+    b = row([150.5] * 3, facts={"binary": {"sha256": "bb"}, "fingerprint": "y", "fixed_performance": True})
+    found = only(a, b)
+    assert found.verdict == "uncertain" and "fixed-performance mode in B only" in found.why
+    assert "another benchmark_model in B" in found.why and "another build of Android in B" in found.why
+    few, many = (row([1.5] * 3, accuracy=0.9 + n / 1e4, facts={"eval_samples": n}) for n in (50, 1000))
+    found = only(many, few, "accuracy")
+    assert found.verdict == "uncertain" and "of 1000 samples in A, of 50 in B" in found.why
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,7 @@ def test_a_repetition_that_failed_is_told_and_the_others_count():
                 line(run(120.0), repetition=2))  # fmt: skip
     assert (found.error, found.latency_p50_us, found.runs) == (None, 110, 100)
     assert found.facts["failures"] == ["was killed"] * 3 and found.facts["attempts"] == 5
+    assert found.facts["failed_jobs"] == ["latency"] and "failed_logs" not in found.facts
     assert len(found.facts["repetitions"]) == 2
 
 

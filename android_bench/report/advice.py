@@ -5,7 +5,8 @@ import re
 from collections.abc import Iterator
 from statistics import median
 
-from android_bench.report.fields import by_device, delegate_asked, energy, facts, kind, labels, repetitions
+from android_bench.report import missing
+from android_bench.report.fields import Said, by_device, delegate_asked, facts, grouped, kind, names, repetitions
 from android_bench.result import Result
 
 SEVERITIES = ("problem", "warning", "note")
@@ -13,8 +14,8 @@ SPREAD = 0.10  # (slowest - fastest) / median of the repetitions that calls for 
 AGREEMENT = 0.99  # share of inputs with this computer's top-1, below which a delegate is worth a look
 POINTS = 0.5  # accuracy on the phone against this computer's
 LOW_BATTERY = 20  # percent: many phones lower their clocks below
+TINY = 20  # microseconds below which the tool's whole ones are coarse
 BUSY = 25  # percent of all cores that others used
-Said = tuple[str, list[Result], str]  # severity, the rows it is about, the sentence without the device's name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,7 @@ def advise(rows: list[Result]) -> list[Advice]:
     hosts = {row.id: row for row in rows if row.device_kind == "host"}
     found: dict[tuple[str, str], list[Result]] = {}
     for mine in by_device(rows).values():
-        rules = (_failed,) if mine[0].device_kind == "host" else RULES
+        rules = (missing.failed,) if mine[0].device_kind == "host" else RULES
         advice = [item for rule in rules for item in rule(mine)]
         for severity, which, text in [*advice, *_other_accuracy(mine, hosts)]:
             found.setdefault((severity, text), []).extend(which)  # the same of several devices is said once
@@ -46,19 +47,8 @@ def advise(rows: list[Result]) -> list[Advice]:
 
 def _advice(severity: str, text: str, rows: list[Result]) -> Advice:
     devices = list(by_device(rows))
-    names = ", ".join(devices[:4]) + (f" and {len(devices) - 4} more" if len(devices) > 4 else "")
-    return Advice(severity, f"{names}: {text}", tuple(f"{row.id} on {row.device}" for row in rows))
-
-
-def _names(rows: list[Result], most: int = 4) -> str:
-    """`Q8, P70 and 3 more`."""
-    names = list(dict.fromkeys(row.id for row in rows))
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _grouped(rows: list[Result], key):
-    """(words, the rows with these words), without the rows that have none."""
-    return [(words, [row for row in rows if key(row) == words]) for words in dict.fromkeys(map(key, rows)) if words]
+    where = ", ".join(devices[:4]) + (f" and {len(devices) - 4} more" if len(devices) > 4 else "")
+    return Advice(severity, f"{where}: {text}", tuple(f"{row.id} on {row.device}" for row in rows))
 
 
 def _emulated(rows) -> Iterator[Said]:
@@ -70,29 +60,6 @@ def _emulated(rows) -> Iterator[Said]:
         )  # fmt: skip
 
 
-CAUSES = (  # words in the error -> what to do
-    (r"\b137\b|killed|memory", "Close other apps or use a smaller model or batch: memory ran out, or the phone's "
-     "watchdog stepped in"),
-    (r"\b126\b|wrong ABI|exec format|not executable", "Give a binary for this phone's ABI with --benchmark-binary"),
-    (r"\b127\b|not found|no such file", "Run `android-bench clean`, then run again: a file is gone from the phone"),
-    (r"space|storage", "Free some storage on the phone (`android-bench clean` removes our own files)"),
-    (r"unauthorized", "Accept the question about USB debugging on the phone's screen"),
-    (r"offline|lost|disconnect|link|no sentinel", "Check cable or Wi-Fi, then run again: finished jobs are kept"),
-    (r"timed? ?out|timeout|did not end", "Look whether the phone sleeps or the model hangs; run again: finished jobs "
-     "are kept"),
-    (r"\b13[459]\b|crash|SIG|abort", "The runtime can't run this file this way: try --delegate cpu or another "
-     "precision"),
-    (r"delegate|gpu|nnapi|hexagon", "Try --delegate cpu: this phone's driver refuses the model"),
-)  # fmt: skip
-
-
-def _failed(rows) -> Iterator[Said]:
-    for cause, mine in _grouped(rows, lambda row: row.error):
-        action = next((words for pattern, words in CAUSES if re.search(pattern, cause, re.I)), "Read the job's log")
-        shown = ", ".join(labels(mine)[:4]) + (f" and {len(mine) - 4} more" if len(mine) > 4 else "")
-        yield "problem", mine, f"{shown} failed ({cause.rstrip('.')}). {action}."
-
-
 def _throttled(rows) -> Iterator[Said]:
     mine = [row for row in rows if _hot(row)]
     if not mine:
@@ -101,12 +68,12 @@ def _throttled(rows) -> Iterator[Said]:
     causes = list(dict.fromkeys(run["throttled"] for row in mine for run in repetitions(row) if run.get("throttled")))
     ends = [run["cooled"] for row in mine for run in repetitions(row) if "did not cool" in (run.get("cooled") or "")]
     cooler = f"Raise --cool-down-wait (it ran out {len(ends)} times)" if ends else "Start cooler: a lower --cool-down"
-    cooler = "Give a --cool-down, which was off," if ends and "in 0 s" in ends[0] else cooler
+    cooler = "Let it cool (--cool-down 37 --cool-down-wait 300)" if ends and "in 0 s" in ends[0] else cooler
     threads = max((row.threads or 1 for row in mine), default=1)
     fewer = f" or lower --threads (was {threads})" if threads > 1 else ""
     cause = f" ({causes[0]})" if causes else ""
     yield (
-        "warning", mine, f"throttled in {hot} of {runs or hot} runs{cause}; {_names(mine)} look slower than they are. "
+        "warning", mine, f"throttled in {hot} of {runs or hot} runs{cause}; {names(mine)} look slower than they are. "
         f"{cooler}{fewer}.",
     )  # fmt: skip
 
@@ -116,34 +83,27 @@ def _hot(row: Result) -> int:
     return counted if counted is not None else sum(bool(run.get("throttled")) for run in repetitions(row))
 
 
-REFUSALS = (  # words in the refusal -> what to do
-    (r"updates? stopped|spoof", "Run `adb shell dumpsys battery reset`: another tool froze the battery's numbers"),
-    (r"charg|plugged|powered|usb", "Unplug the phone: use wireless adb, or a USB hub that can cut its power"),
-    (r"suspend|asleep|slept|hole|gap", "Keep the screen on while measuring: the phone slept"),
-    (r"step|resolution|not above idle|constant|too few", "Measure for longer: the meter is too coarse for this load"),
-    (r"no meter|not supported|plausible", "This phone can't tell: take another one, or an external meter"),
-)
-
-
-def _energy_refused(rows) -> Iterator[Said]:
-    for reason, mine in _grouped(rows, lambda row: energy(row).get("refused")):
-        minutes = max((energy(row).get("minutes_needed") or 0 for row in mine), default=0)
-        action = next((words for pattern, words in REFUSALS if re.search(pattern, reason, re.I)), "Measure it again")
-        longer = f" with --energy-minutes {-(-minutes // 1):.0f} or more" if minutes else ""
-        yield "warning", mine, f"no energy for {_names(mine)}: {reason.rstrip('.')}. {action}{longer}."
+NOT_ASKED = r"took nothing|never applied|has no .* delegate|not the same in each"  # in the notes of logs/delegates.py
 
 
 def _delegates(rows) -> Iterator[Said]:
-    for note, mine in _grouped(rows, lambda row: facts(row).get("delegate_note")):
-        asked = delegate_asked(mine[0])
+    for note, mine in grouped(rows, lambda row: facts(row).get("delegate_note")):
+        asked, what = delegate_asked(mine[0]), ""
+        accelerated = asked not in ("cpu", "xnnpack")
         if re.search(r"\d of \d|\bpart", note):
-            what = "The rest ran on the CPU, so these times are not the accelerator's alone. Compare with --delegate " \
-                   "cpu, or replace the ops that it leaves out."  # fmt: skip
-            what = "The rest ran on the plain kernels." if asked in ("cpu", "xnnpack") else what
+            what = " The rest ran on the plain kernels."
+            if accelerated:
+                what = " The rest ran on the CPU, so these times are not the accelerator's alone. Compare with " \
+                       "--delegate cpu, or replace the ops that it leaves out."  # fmt: skip
+        elif re.search(NOT_ASKED, note):
+            what = " These are not the times of what was asked for: compare with --delegate cpu."
+        elif "OpenGL" in note:
+            what = " The GPU ran, but slower than through OpenCL: see whether its driver is on the phone."
+        elif "clock's resolution" in note:
+            continue  # `_tiny` tells
         else:
-            what = "These are not the times of what was asked for: compare with --delegate cpu."
-        severity = "note" if asked in ("cpu", "xnnpack") else "warning"
-        yield severity, mine, f"{asked} for {_names(mine)}: {note.rstrip('.')}. {what}"
+            accelerated = False
+        yield "warning" if accelerated else "note", mine, f"{asked} for {names(mine)}: {note.rstrip('.')}.{what}"
     silent = [
         row for row in rows
         if row.delegate and not facts(row).get("delegate_note")
@@ -153,7 +113,18 @@ def _delegates(rows) -> Iterator[Said]:
     if silent:
         yield (
             "warning", silent, f"{delegate_asked(silent[0])} was asked for, {silent[0].delegate} ran, for "
-            f"{_names(silent)}. These are not the accelerator's times; look for the driver's lines in the job's log.",
+            f"{names(silent)}. These are not the accelerator's times; the tool's words are in the folder logs.",
+        )  # fmt: skip
+
+
+def _other_processor(rows) -> Iterator[Said]:
+    """What ran the accuracy samples isn't what was timed."""
+    mine = [row for row in rows if row.delegate and facts(row).get("eval_ran_on") not in (None, row.delegate)]
+    if mine:
+        ran = facts(mine[0])["eval_ran_on"]
+        yield (
+            "warning", mine, f"accuracy of {names(mine)} comes from {ran}, the times from {mine[0].delegate}: it says "
+            f"nothing about how {mine[0].delegate} rounds.",
         )  # fmt: skip
 
 
@@ -178,7 +149,7 @@ def _spread(rows) -> Iterator[Said]:
         mine = [row for _, _, row in wide]
         steady = "" if facts(worst).get("fixed_performance") else " or --fixed-performance"
         yield (
-            "warning", mine, f"repetitions of {_names(mine)} differ by up to {100 * spread:.0f} % ({worst.id}, {count} "
+            "warning", mine, f"repetitions of {names(mine)} differ by up to {100 * spread:.0f} % ({worst.id}, {count} "
             f"of them). Differences between models below that mean little: use --repetitions {2 * count}{steady}.",
         )  # fmt: skip
 
@@ -187,7 +158,7 @@ def _single(rows) -> Iterator[Said]:
     mine = [row for row in rows if len(repetitions(row)) == 1 and not row.error]
     if mine:
         yield (
-            "note", mine, f"one repetition for {_names(mine)}: how much a time changes from process to process is not "
+            "note", mine, f"one repetition for {names(mine)}: how much a time changes from process to process is not "
             "known, and `android-bench compare` gives no verdict. Use --repetitions 5.",
         )  # fmt: skip
 
@@ -197,7 +168,7 @@ def _outliers(rows) -> Iterator[Said]:
     if mine:
         wild, runs = sum(facts(row)["outlier_repetitions"] for row in mine), sum(len(repetitions(r)) for r in mine)
         yield (
-            "note", mine, f"{wild} of {runs} repetitions of {_names(mine)} lie far from the others. The medians are "
+            "note", mine, f"{wild} of {runs} repetitions of {names(mine)} lie far from the others. The medians are "
             "robust to it; if it goes on, close other apps and wait some minutes after the start of the phone.",
         )  # fmt: skip
 
@@ -222,13 +193,17 @@ def _battery(rows) -> Iterator[Said]:
 
 
 def _cores(rows) -> Iterator[Said]:
+    for note, mine in grouped(rows, lambda row: facts(row).get("cores_note")):
+        yield "warning", mine, f"{note} for {names(mine)}: these are not the times of the cores that were asked for."
     clusters = facts(rows[0]).get("clusters") or []
     clocks = {cluster.get("max_khz") for cluster in clusters if cluster.get("max_khz")}
     cores = sum(len(cluster["cpus"]) for cluster in clusters)
     mine = [row for row in rows if not row.error and not facts(row).get("core_mask") and (row.threads or 1) < cores]
     if len(clocks) < 2 or not mine:
         return
-    fast = [core for c in clusters if c.get("max_khz") == max(clocks) for core in c["cpus"]]
+    fast, threads = [], max(row.threads or 1 for row in mine)
+    for cluster in sorted(clusters, key=lambda c: -(c.get("max_khz") or 0)):
+        fast += cluster["cpus"] if len(fast) < threads else []
     yield (
         "note", mine, f"cores of {min(clocks) / 1e6:.2f} to {max(clocks) / 1e6:.2f} GHz and no core mask: the system "
         f"chose where the threads ran. For the fast cores alone: --cores {sum(1 << core for core in fast):x}.",
@@ -236,11 +211,14 @@ def _cores(rows) -> Iterator[Said]:
 
 
 def _tiny(rows) -> Iterator[Said]:
-    mine = [row for row in rows if row.latency_p50_us is not None and row.latency_p50_us < 5]
+    mine = [row for row in rows if row.latency_p50_us is not None and row.latency_p50_us < TINY and kind(row) != "host"]
     if mine:
+        least, most = (end(row.latency_p50_us for row in mine) for end in (min, max))
+        span = f"{least:g}" if least == most else f"{least:g} to {most:g}"
         yield (
-            "note", mine, f"{_names(mine)} take{'s' * (len(mine) == 1)} a few microseconds a run or less, and the tool "
-            "counts in whole ones. Read the mean, not the median, and don't trust differences of 1 µs.",
+            "note", mine, f"{names(mine)} take{'s' * (len(mine) == 1)} {span} µs a run, and the tool counts in whole "
+            f"ones: 1 µs is {'all' if least <= 1 else f'up to {100 / least:.0f} %'} of that. Read the mean, and don't "
+            "trust differences of 1 µs.",
         )  # fmt: skip
 
 
@@ -280,21 +258,14 @@ def _other_accuracy(rows, hosts) -> Iterator[Said]:
     if mine:
         points, worst = max(mine, key=lambda item: abs(item[0]))
         yield (
-            "problem", [row for _, row in mine], f"accuracy of {_names([row for _, row in mine])} is not this "
+            "problem", [row for _, row in mine], f"accuracy of {names([row for _, row in mine])} is not this "
             f"computer's: {worst.id} has {100 * worst.accuracy:.2f} %, {points:+.2f} points ({worst.delegate}). "
             "Quote the phone's number, and try --delegate cpu to see whether the accelerator is the cause.",
         )  # fmt: skip
 
 
-def _no_accuracy(rows) -> Iterator[Said]:
-    mine = [row for row in rows if row.accuracy is None and not row.error]
-    if mine:
-        reasons = _grouped(mine, lambda row: facts(row).get("accuracy_note"))
-        why = f" ({reasons[0][0].rstrip('.')})" if reasons else ""
-        yield "note", mine, f"no accuracy for {_names(mine)}{why}. Give samples with --eval data.npz."
-
-
 RULES = (
-    _emulated, _failed, _throttled, _energy_refused, _delegates, _old_binary, _spread, _single, _outliers, _screen,
-    _battery, _cores, _tiny, _busy, _disagree, _no_accuracy,
+    _emulated, missing.failed, missing.failed_in_part, _throttled, missing.energy_refused, _delegates,
+    _other_processor, _old_binary, _spread, _single, _outliers, _screen, _battery, _cores, _tiny, _busy, _disagree,
+    missing.no_accuracy, missing.no_memory,
 )  # fmt: skip

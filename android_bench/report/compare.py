@@ -118,11 +118,15 @@ def _latency(a: Result, b: Result, threshold: float, seed: int) -> Comparison:
     why += "".join(_remarks(a, b))
     if a == b or (repetitions(a) and repetitions(a) == repetitions(b)):
         return _comparison(b, "latency", "same", "these are the same measurements", 1.0, 1.0, 1.0)
+    if "latency" in (facts(b).get("failed_jobs") or []) and len(after) < REPETITIONS <= len(before):
+        return _comparison(b, "latency", "failed", f"{why}: {facts(b)['failures'][0]}", ratio)
     if min(len(before), len(after)) < REPETITIONS:
         return _comparison(b, "latency", "not enough repetitions", f"{why}: measure {REPETITIONS} or more", ratio)
     whole = all(float(value).is_integer() for value in before + after)
     _, low, high = bootstrap_ratio(before, after, seed=seed, step=1.0 if whole else 0.0)
     verdict = _verdict(low, high, threshold, "faster", "slower")
+    if bool(facts(a).get("fixed_performance")) != bool(facts(b).get("fixed_performance")):
+        verdict = "uncertain"  # another clock; `_remarks` says so
     return _comparison(b, "latency", verdict, why, ratio, low, high)
 
 
@@ -137,12 +141,26 @@ def _times(a: Result, b: Result) -> tuple[list[float], list[float], str]:
 
 
 def _remarks(a: Result, b: Result):
+    fixed = [bool(facts(row).get("fixed_performance")) for row in (a, b)]
+    if fixed[0] != fixed[1]:
+        yield f"; fixed-performance mode in {'A' if fixed[0] else 'B'} only"
+    tools = [(facts(row).get("binary") or {}).get("sha256") for row in (a, b)]
+    for name, (old, new) in {"benchmark_model": tools, "build of Android": _builds(a, b)}.items():
+        if old and new and old != new:
+            yield f"; another {name} in B"
     if a.delegate != b.delegate:
         yield f"; ran on {a.delegate} in A, on {b.delegate} in B"
     for side, row in (("A", a), ("B", b)):
         hot = sum(bool(run.get("throttled")) for run in repetitions(row))
         if hot:
             yield f"; {side} was throttled in {hot} of {len(repetitions(row))}"
+        lost = (facts(row).get("failed_jobs") or []).count("latency")
+        if lost:
+            yield f"; {lost} of {side}'s repetitions failed"
+
+
+def _builds(a: Result, b: Result) -> list[str | None]:
+    return [facts(row).get("fingerprint") for row in (a, b)]
 
 
 def _energy(a: Result, b: Result, threshold: float) -> Comparison | None:
@@ -174,6 +192,9 @@ def _accuracy(a: Result, b: Result) -> Comparison | None:
     points = 100 * (b.accuracy - a.accuracy)
     verdict = "less accurate" if points < -POINTS else "more accurate" if points > POINTS else "same"
     why = f"{100 * a.accuracy:.2f} to {100 * b.accuracy:.2f} %, {points:+.2f} points"
+    samples = [facts(row).get("eval_samples") for row in (a, b)]
+    if samples[0] != samples[1]:
+        verdict, why = "uncertain", f"{why}: of {samples[0]} samples in A, of {samples[1]} in B"
     return _comparison(b, "accuracy", verdict, why, b.accuracy / a.accuracy if a.accuracy else None)
 
 

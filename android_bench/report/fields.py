@@ -4,6 +4,8 @@ from typing import Any
 
 from android_bench.result import Result
 
+Said = tuple[str, list[Result], str]  # advice: severity, the rows it is about, the sentence without the device's name
+
 
 def facts(row: Result) -> dict[str, Any]:
     """The row's facts; empty where it has none."""
@@ -102,3 +104,14 @@ def by_device(rows: list[Result]) -> dict[str, list[Result]]:
     for row in rows:
         found.setdefault(row.device, []).append(row)
     return found
+
+
+def names(rows: list[Result], most: int = 4) -> str:
+    """`Q8, P70 and 3 more`."""
+    found = list(dict.fromkeys(row.id for row in rows))
+    return ", ".join(found[:most]) + (f" and {len(found) - most} more" if len(found) > most else "")
+
+
+def grouped(rows: list[Result], key) -> list[tuple[str, list[Result]]]:
+    """(words, the rows with these words), without the rows that have none."""
+    return [(words, [row for row in rows if key(row) == words]) for words in dict.fromkeys(map(key, rows)) if words]

@@ -3,7 +3,7 @@
 import html
 import math
 
-from android_bench.report.fields import by_device, energy, fastest, labels, repetitions, time_us
+from android_bench.report.fields import by_device, energy, fastest, kind, labels, repetitions, time_us
 from android_bench.result import Result
 from android_bench.stats import pareto
 
@@ -11,6 +11,7 @@ COLOURS = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#0891b2", "#b45309", "#b
 FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12, "color": "#374151"}
 GRID = "#eef0f3"
 BAD = "#dc2626"
+FEW = 12  # points of which each may have its name beside it
 LONG = 26  # letters of a name on an axis
 
 
@@ -33,12 +34,13 @@ def ticks(values: list[float]) -> list[float]:
 def overview(rows: list[Result], unit: str, scale: float) -> dict | None:
     """2 to 8 devices in one: median of each model (the fastest of its settings) with p5 to p95 as a line."""
     traces, values = [], []
-    for number, (device, mine) in enumerate(by_device(rows).items()):
-        mine = fastest(mine)
+    for number, (device, rows_of) in enumerate(by_device(rows).items()):
+        mine = fastest(rows_of)
         times = [time_us(row)[0] / scale for row in mine]
         values += times + [row.latency_p95_us / scale for row in mine if row.latency_p95_us]
         traces.append({
-            "type": "scatter", "mode": "markers", "name": as_text(_cut(device)), "offsetgroup": str(number),
+            "type": "scatter", "mode": "markers", "offsetgroup": str(number),
+            "name": as_text(_cut(device) + (" (emulated)" if kind(rows_of[0]) == "emulated" else "")),
             "x": times, "y": [as_text(row.id) for row in mine], "orientation": "h",
             "error_x": _reach(times, [(row.latency_p5_us, row.latency_p95_us) for row in mine], scale),
             "marker": {"color": COLOURS[number % len(COLOURS)], "size": 9,
@@ -118,17 +120,24 @@ def trade_off(rows: list[Result], cost: str, unit: str, scale: float) -> dict | 
     }  # fmt: skip
     traces = [line, *_clouds(found, points, _apart(points, front), cost, unit, scale)]
     height = max(400, min(640, 100 + 30 * len(rows)))  # as the chart beside it
-    layout = layout_of(height, _time_axis([x for x, _ in points], unit), {"title": {"text": "accuracy %"}})
+    axis, least, most = _time_axis([x for x, _ in points], unit), min(points)[0], max(points)[0]
+    room = 0.08 * math.log10(most / least) + 0.05  # for the names beside the outermost points
+    axis["range"] = [math.log10(least) - 2 * room, math.log10(most) + 2 * room]
+    layout = layout_of(height, axis, {"title": {"text": "accuracy %"}})
     layout["xaxis"]["title"]["text"] = f"median {unit} a run" if cost == "time" else f"{unit} a run"
     return {"data": traces, "layout": layout}
 
 
 def _apart(points, front) -> list[int]:
-    """Those points of the front whose names do not cover each other (the mouse over a point names it anyway)."""
+    """Points whose names do not cover each other, those of the front first; of many points only the front's.
+
+    The mouse over a point names it anyway.
+    """
     named: list[int] = []
     wide = math.log(max(x for x, _ in points) / min(x for x, _ in points)) or 1.0
     high = max(y for _, y in points) - min(y for _, y in points) or 1.0
-    for i in front:
+    rest = [i for i in range(len(points)) if i not in front] if len(points) <= FEW else []
+    for i in [*front, *rest]:
         (x, y), peers = points[i], [points[k] for k in named]
         if all(abs(math.log(x / px)) > 0.15 * wide or abs(y - py) > 0.06 * high for px, py in peers):
             named.append(i)

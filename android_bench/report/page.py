@@ -246,8 +246,11 @@ def _charts(rows, unit, scale):
     for row, label in zip(rows, labels(rows), strict=True):
         if facts(row).get("sustain"):
             found.append((f"Sustained load: {label}", _sustain_words(row), heat.sustained(row, unit, scale)))
+    where = rows[0].device + (" (emulated)" if "emulated" in map(kind, rows) else "")
     for title, note, figure in found:
         if figure:
+            axis = figure["layout"]["xaxis"]["title"]
+            axis["text"] += f" · {figures.as_text(where)}"  # stays with the picture when it is cut out for a slide
             yield {"title": title, "note": note, "figure": figure}
 
 

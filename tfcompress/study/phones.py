@@ -24,10 +24,13 @@ def as_devices(variants: list[dict], rows: list[Result], control: str = "C0") ->
             f"Expected rows of this study's files ({', '.join(variant['id'] for variant in variants[:3])}, ...). "
             f"Received {len(rows)} rows of other files: run android-bench on the study's models/*.tflite."
         )
-    names = _names(mine)
-    merged = []
+    names, merged, seen = _names(mine), [], set()
     for row in mine:
         variant = known[row.id, row.model_sha256]
+        if (names[_setting(row)], row.id) in seen:
+            raise ValueError(f"Expected one row of {row.id} on {names[_setting(row)]}. Received more: give the results "
+                             "of each phone once.")  # fmt: skip
+        seen.add((names[_setting(row)], row.id))
         facts = {name: (variant.get("facts") or {}).get(name) for name in FROM_VALIDATION}
         merged.append(row.replace(
             device=names[_setting(row)], facts={k: v for k, v in facts.items() if v is not None} | (row.facts or {}),
@@ -44,18 +47,20 @@ def as_devices(variants: list[dict], rows: list[Result], control: str = "C0") ->
 
 def _setting(row: Result) -> tuple:
     facts = row.facts or {}
-    return (row.device, row.threads, facts.get("delegate_asked"), facts.get("core_mask"))
+    return (row.device, facts.get("serial"), row.threads, facts.get("delegate_asked"), facts.get("core_mask"))
 
 
 def _names(rows: list[Result]) -> dict[tuple, str]:
     """A name for each phone and setting: the phone's alone where it has one setting."""
     settings = {_setting(row): row.device_kind for row in rows}
-    many = collections.Counter(setting[0] for setting in settings)
+    many = collections.Counter(setting[:2] for setting in settings)
+    twins = collections.Counter(device for device, _ in many)  # of other folders: a label is told apart in its own only
     names = {}
     for setting, kind in settings.items():
-        device, threads, delegate, mask = setting
-        words = [device + (" (emulated)" if kind == "emulated" else "")]
-        if many[device] > 1:
+        device, serial, threads, delegate, mask = setting
+        words = [device + (f" …{serial[-4:]}" if serial and twins[device] > 1 else "")
+                 + (" (emulated)" if kind == "emulated" else "")]  # fmt: skip
+        if many[device, serial] > 1:
             words += [f"{threads} threads" if threads != 1 else "1 thread", *filter(None, (delegate, mask))]
         names[setting] = ", ".join(map(str, words))
     return names
