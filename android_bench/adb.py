@@ -158,14 +158,18 @@ class Phone:
         return target
 
     def pull(self, path: str, limit: int) -> bytes:
-        """The bytes of a file; DeviceLost if it ends early, AdbError where there is none or it is above `limit`."""
+        """The bytes of a file; DeviceLost if it ends early or never, AdbError for none, or more than `limit` bytes."""
         with explained(self.serial), self._sync("RECV", path, self.timeout) as link:
-            content = bytearray()
+            content, end = bytearray(), time.monotonic() + self.timeout + limit / SLOWEST
             while (kind := link.read_exact(4)) == b"DATA":
                 size = link.read_uint32()
                 if len(content) + size > limit:
                     raise AdbError(f"{self.serial}: {path} is larger than the {limit} bytes expected.")
                 content += link.read_exact(size)
+                if self.stop.is_set():
+                    raise Stopped
+                if time.monotonic() > end:
+                    raise DeviceTimeout(f"{self.serial} did not end sending {path} in time.")
             if kind != b"DONE":
                 message = link.read_exact(min(link.read_uint32(), 1000)).decode(errors="replace")
                 raise AdbError(f"{self.serial}: can't read {path}: {message}")

@@ -139,11 +139,13 @@ def _same_phones(before: dict[str, dict], now: dict[str, dict]) -> dict[str, dic
     for serial, device in now.items():
         old, new = before.get(serial, device)["facts"], device["facts"]
         pairs = {"benchmark_model": [f.get("binary", {}).get("sha256", "")[:12] for f in (old, new)],
-                 "build of Android": [f.get("fingerprint") for f in (old, new)]}  # fmt: skip
+                 "build of Android": [f.get("fingerprint") for f in (old, new)],
+                 "--library": [", ".join(f"{name} {sha[:12]}" for name, sha in f.get("libraries", {}).items())
+                               for f in (old, new)]}  # fmt: skip
         for name, (was, now_is) in pairs.items():
             if was != now_is:
-                raise ValueError(f"{device['label']} was measured into this folder with another {name} ({was}, now "
-                                 f"{now_is}): choose another --output.")  # fmt: skip
+                raise ValueError(f"{device['label']} was measured into this folder with another {name} "
+                                 f"({was or 'none'}, now {now_is or 'none'}): choose another --output.")  # fmt: skip
     return now
 
 

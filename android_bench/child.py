@@ -47,7 +47,7 @@ def in_child(
                 stdout=subprocess.DEVNULL, stderr=stderr, cwd=folder, start_new_session=True,
             )  # fmt: skip
         if not _ended(child, timeout, stop):
-            raise RuntimeError(f"{job['path']} did not finish a run in {timeout:.0f} s; give a larger max_seconds.")
+            raise RuntimeError(f"{job['path']} did not finish in {timeout:.0f} s here and was ended.")
         result = Path(folder, "result.json")
         if child.returncode < 0:
             name = signal.Signals(-child.returncode).name

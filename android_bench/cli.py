@@ -1,9 +1,12 @@
 """``android-bench COMMAND ...``: parses flags, calls one function, prints what it gives. No logic lives here."""
 
+import contextlib
 import json
 import os
 import re
+import signal
 import sys
+import threading
 
 from absl import flags
 
@@ -142,11 +145,18 @@ def _clean(argv):
     from android_bench.phones import choose, survey
     from android_bench.session import clean
 
-    for phone in choose(survey(servers(Request((), **_connection(values)))), list(values.device)):
-        with hold(phone.serial):
-            clean(phone.phone)
-        print(f"{phone.label}: settings are back, our files are gone")
-    return 0
+    seen, failures = survey(servers(Request((), **_connection(values)))), 0
+    for problem in seen.problems:
+        print(f"warning: {problem}", file=sys.stderr)
+    for phone in choose(seen, list(values.device)):
+        try:
+            with hold(phone.serial):
+                clean(phone.phone)
+            print(f"{phone.label}: settings are back, our files are gone")
+        except RuntimeError as error:
+            failures += 1
+            print(f"error: {phone.label}: {_harmless(error)}", file=sys.stderr)
+    return 1 if failures else 0
 
 
 def _host(argv):
@@ -214,6 +224,27 @@ def _parse(values, argv, usage, least, most=None):
     return rest
 
 
+def _harmless(error) -> str:
+    """A phone's words may be in it."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in str(error))
+
+
+@contextlib.contextmanager
+def _signals():
+    """Who is told to end (a CI that cancels, a terminal that is closed) cleans up as after Ctrl-C."""
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    mine = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP) if mine}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def main(argv=None):
     """Entry point. Exit codes: 0 done, 1 something was not measured or got worse, 2 bad input, 130 stopped."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -224,15 +255,15 @@ def main(argv=None):
         print(f"error: unknown command {argv[0]!r}. Known: {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
     try:
-        return COMMANDS[argv[0]](argv[1:])
+        with _signals():
+            return COMMANDS[argv[0]](argv[1:])
     except SystemExit as stop:
         return stop.code
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
     except (ValueError, OSError, RuntimeError) as error:
-        words = "".join(c if c.isprintable() or c == "\n" else "?" for c in str(error))  # a phone's words may be in it
-        print(f"error: {words}", file=sys.stderr)
+        print(f"error: {_harmless(error)}", file=sys.stderr)
         return 1 if isinstance(error, RuntimeError) else 2
 
 

@@ -56,6 +56,24 @@ def parse_cpufreq(text: str) -> tuple[Policy, ...]:
     return tuple(sorted(found.values(), key=lambda p: (p.max_khz is None, p.max_khz or 0, p.cpus)))
 
 
+def elsewhere(mask: str, allowed: str | None) -> str | None:
+    """In words, that a process ran on other cores than its hexadecimal mask says; `allowed` as the kernel tells it.
+
+    >>> elsewhere("f0", "4-7"), elsewhere("f0", "0-3,6")
+    (None, 'asked for cores 4-7, the kernel allowed 0-3,6')
+    """
+    if not mask or not re.fullmatch(r"[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?){0,99}", allowed or ""):
+        return None
+    wanted = {core for core in range(4 * len(mask)) if int(mask, 16) >> core & 1}
+    ends = [(int(part.partition("-")[0]), int(part.rpartition("-")[2])) for part in allowed.split(",")]
+    if wanted == {core for first, last in ends for core in range(first, last + 1)}:
+        return None
+    runs = [core for core in sorted(wanted) if core - 1 not in wanted]
+    ends = [core for core in sorted(wanted) if core + 1 not in wanted]
+    asked = ",".join(f"{a}-{b}" if a != b else f"{a}" for a, b in zip(runs, ends, strict=True))
+    return f"asked for cores {asked}, the kernel allowed {allowed}"
+
+
 def cpu_use(begin: str, end: str, times: str, samples: str) -> CpuUse:
     """What a run took, from the files that run.sh leaves in its folder; parts that are missing become `None`.
 

@@ -51,15 +51,17 @@ class HostMeasurement:
 
 
 def measure(
-    path, *, threads: int = 1, runs: int = 50, min_seconds: float = 1.0, warmup: int = 5, max_seconds: float = 30.0,
-    xnnpack: bool = True, inputs=None, stop: threading.Event | None = None,
+    path, *, threads: int = 1, runs: int = 50, min_seconds: float = 1.0, warmup: int = 5,
+    warmup_seconds: float = 0.0, max_seconds: float = 30.0, xnnpack: bool = True, inputs=None,
+    stop: threading.Event | None = None,
 ) -> HostMeasurement:  # fmt: skip
     """Time single runs of a `.tflite` file.
 
     As in LiteRT's benchmark_model: runs go on until there are `runs` of them and `min_seconds` have passed, but not
-    beyond `max_seconds`. Only the run itself is timed (no input copy); Python adds about 1 us to each. CPU percent is
-    process CPU time / wall time, 100 = one core. Peak memory is that of the child process, some 60 MB of it Python;
-    `facts["memory_before_load_bytes"]` tells how much.
+    beyond `max_seconds`; so does the warm-up before them, by `warmup` and `warmup_seconds`. Only the run itself is
+    timed (no input copy); Python adds about 1 us to each. CPU percent is process CPU time / wall time, 100 = one core.
+    Peak memory is that of the child process, some 60 MB of it Python; `facts["memory_before_load_bytes"]` tells how
+    much.
 
     Args:
         path: the `.tflite` file.
@@ -79,14 +81,14 @@ def measure(
     content = path.read_bytes()
     if content[4:8] != b"TFL3":
         raise ValueError(f"Expected a .tflite file (TFL3 at byte 4). Received: {path}, {len(content)} bytes.")
-    if threads < 1 or runs < 1 or warmup < 0 or not 0 <= min_seconds <= max_seconds:
+    if threads < 1 or runs < 1 or min(warmup, warmup_seconds) < 0 or not 0 <= min_seconds <= max_seconds:
         raise ValueError(
-            "Expected threads >= 1, runs >= 1, warmup >= 0 and 0 <= min_seconds <= max_seconds. Received: "
-            f"{threads=}, {runs=}, {warmup=}, {min_seconds=}, {max_seconds=}"
+            "Expected threads >= 1, runs >= 1, warm-up >= 0 and 0 <= min_seconds <= max_seconds. Received: "
+            f"{threads=}, {runs=}, {warmup=}, {warmup_seconds=}, {min_seconds=}, {max_seconds=}"
         )
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     job = dict(path=str(path.resolve()), threads=threads, runs=runs, min_seconds=min_seconds, warmup=warmup,
-               max_seconds=max_seconds, xnnpack=xnnpack)  # fmt: skip
+               warmup_seconds=warmup_seconds, max_seconds=max_seconds, xnnpack=xnnpack)  # fmt: skip
     found = child.in_child("host", job, named(inputs), timeout=120 + 4 * max_seconds, stop=stop)[0]
     times = np.array(found.pop("times_ns")) / 1e3
     numbers = {f"latency_{name}_us": value for name, value in summary(times).items()}
@@ -147,9 +149,10 @@ def _timed(job: dict, arrays: dict[str, np.ndarray]) -> dict:
     start = clock()
     invoke()
     first = clock() - start
-    for _ in range(job["warmup"]):
-        if clock() < deadline:
-            invoke()
+    warmed, warm = 0, clock() + job["warmup_seconds"] * 1e9
+    while clock() < deadline and (warmed < job["warmup"] or clock() < warm):
+        invoke()
+        warmed += 1
     memory = _memory("VmHWM")  # before the list of times grows
     times = []
     cpu, begin = time.process_time_ns(), clock()
@@ -164,7 +167,7 @@ def _timed(job: dict, arrays: dict[str, np.ndarray]) -> dict:
     return {
         "times_ns": times, "first_run_us": first / 1e3, "init_us": init / 1e3, "cpu_percent": 100 * cpu / wall,
         "peak_memory_bytes": memory, "delegate": "xnnpack" if partitions else "builtin",
-        "facts": {"memory_before_load_bytes": before, "delegate_partitions": partitions},
+        "facts": {"memory_before_load_bytes": before, "delegate_partitions": partitions, "warmup_runs": warmed},
         "versions": {name: importlib.metadata.version(name) for name in ("ai-edge-litert", "numpy")},
     }  # fmt: skip
 

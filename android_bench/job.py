@@ -29,8 +29,13 @@ class Model:
             raise ValueError(
                 f"Expected a .tflite file (TFL3 at byte 4). Received: {str(path)!r}, {len(content)} bytes."
             )
-        name = os.fsencode(path.stem).decode(errors="replace")  # a file's name may be no text, a row's id is
-        return cls(str(path.resolve()), hashlib.sha256(content).hexdigest(), name, len(content))
+        return cls(str(path.resolve()), hashlib.sha256(content).hexdigest(), _text(path.stem), len(content))
+
+    def check(self) -> None:
+        """ValueError if the file is not what it was when it was read."""
+        path = Path(self.path)
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != self.sha256:
+            raise ValueError(f"{self.path} changed since the run began: run the new file into another folder.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,12 +93,18 @@ def models(paths) -> list[Model]:
         raise ValueError("Expected one or more .tflite files. Received none.")
     stems = [model.id for model in found]
     found = [
-        dataclasses.replace(m, id=f"{Path(m.path).parent.name}/{m.id}") if stems.count(m.id) > 1 else m for m in found
+        dataclasses.replace(m, id=f"{_text(Path(m.path).parent.name)}/{m.id}") if stems.count(m.id) > 1 else m
+        for m in found
     ]
     if len({model.id for model in found}) < len(found):
         twice = sorted({m.path for m in found if [n.id for n in found].count(m.id) > 1})
         raise ValueError(f"Expected files with names of their own. Received the same name more than once: {twice}")
     return found
+
+
+def _text(name: str) -> str:
+    """A file's name may be no text; a row's id is."""
+    return os.fsencode(name).decode(errors="replace")
 
 
 def plan(configurations, *, repetitions: int = 3, kinds=("latency",), seed: int = 0, serial: str = "") -> list[Job]:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from android_bench import command, reference
 from android_bench.accuracy import Pack, score
 from android_bench.adb import safe_name
+from android_bench.cpu import elsewhere
 from android_bench.energy import power
 from android_bench.energy.battery import Battery
 from android_bench.job import Configuration, Job
@@ -23,11 +24,11 @@ LATENCY_ONLY = "this benchmark_model (LiteRT 2's, or an old one) gives times onl
 
 
 class JobFailed(RuntimeError):
-    """The phone is there, but the job gave no numbers. `retry`: it may the next time."""
+    """The phone is there, but the job gave no numbers. `retry`: it may the next time. `log`: what the tool said."""
 
-    def __init__(self, message: str, retry: bool = False):
+    def __init__(self, message: str, retry: bool = False, log: str = ""):
         super().__init__(message)
-        self.retry = retry
+        self.retry, self.log = retry, log
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +68,7 @@ class References:
         with self.lock:
             if key not in self.made:
                 try:
+                    model.check()
                     self.made[key] = reference.make(
                         model.path, self.pack.feeds, xnnpack=xnnpack, single=single, stop=self.stop
                     )
@@ -81,6 +83,7 @@ class Measurer:
     def __init__(self, session: Session, wishes: Wishes, references: References | None):
         self.session, self.wishes, self.references = session, wishes, references
         self.start: Snapshot | None = None
+        self.timed: dict[tuple, tuple[str | None, float]] = {}  # of a configuration: what ran, seconds of a run
 
     def run(self, job: Job) -> dict:
         """What the job found.
@@ -90,6 +93,7 @@ class Measurer:
             AdbError: the phone refused (full, not authorized) or was lost.
         """
         name = f"{safe_name(job.configuration.model.id)}-{job.kind}-{job.repetition}"
+        job.configuration.model.check()
         model = self.session.phone.push(job.configuration.model.path, f"{FOLDER}/models")
         found = getattr(self, f"_{job.kind}")(job, name, model)
         self.session.forget(name)
@@ -99,16 +103,18 @@ class Measurer:
         cooled, before = self._cool()
         log, ran = self._timed(job.configuration, name, model, self.wishes.timing)
         after = self.session.snapshot()
+        self.timed[job.configuration.key] = log.ran_on, (log.timed.median_us or log.timed.mean_us) / 1e6
         slowed = throttled(before, after, start=self.start, fixed_performance=self.session.fixed_performance)
-        found = _repetition(log, ran, before, after) | {"throttled": slowed, "cooled": cooled}
+        found = _repetition(log, ran, before, after) | {"throttled": slowed, "cooled": cooled, "log": ran.log}
+        found["cores_note"] = elsewhere(job.configuration.mask, ran.cpu.cpus_allowed)
         if job.repetition == 0:
             found |= self._memory(job.configuration, name, model)
         return found
 
     def _cool(self) -> tuple[str | None, Snapshot]:
-        """Wait until the phone is cool; what was waited for in words, and the last snapshot.
+        """Wait until the phone is cool; in words what was waited for, or how hot it still is; and the last snapshot.
 
-        The first time that means the limit; how cool the phone then is in this room, `start`, will do ever after.
+        The first time that means the limit; how cool the phone was at best in this room, `start`, will do ever after.
         """
         cooling, begin = self.wishes.cooling, time.monotonic()
         reason, words, snapshot = None, None, self.session.snapshot()
@@ -120,7 +126,10 @@ class Measurer:
             reason = reason or still
             self.session.phone.pause(min(cooling.poll_seconds, cooling.max_seconds - waited))
             snapshot = self.session.snapshot()
-        self.start = self.start or snapshot
+        if self.start is None or _hotter(self.start, snapshot):
+            self.start = snapshot
+        if not words and (above := warm(snapshot, cooling.celsius)):
+            words = f"did not wait: {above}, but no warmer than at the start"
         return words or (f"waited {time.monotonic() - begin:.0f} s: {reason}" if reason else None), snapshot
 
     def _timed(self, configuration: Configuration, name: str, model: str, timing: command.Timing):
@@ -129,9 +138,9 @@ class Measurer:
         ran = self.session.run(name, argv, limit=limit, mask=configuration.mask)
         log = parse_log(ran.log, ran.code)
         if log.failure:
-            raise JobFailed(log.failure, ran.code in RETRIED)
+            raise JobFailed(log.failure, ran.code in RETRIED, ran.log)
         if log.timed is None or log.timed.mean_us is None:
-            raise JobFailed("the tool ended well, but printed no timed runs")
+            raise JobFailed("the tool ended well, but printed no timed runs", log=ran.log)
         return log, ran
 
     def _memory(self, configuration: Configuration, name: str, model: str) -> dict:
@@ -154,11 +163,13 @@ class Measurer:
         missing = {"input_layer_value_files", "output_filepath"} - self.session.flags
         if self.session.binary.litert2 or (self.session.flags and missing):
             return {"facts": {"accuracy_note": LATENCY_ONLY}}
-        asked, kernels = job.configuration.delegate, job.configuration.delegate != "builtin"
+        asked, kernels = job.configuration.delegate.partition(":")[0], job.configuration.delegate != "builtin"
+        wanted = {"gpu32": "gpu"}.get(asked, asked)
+        takes_one = self.timed.get(job.configuration.key, (wanted, 0))[0] == wanted
         expected = self.references.get(job.configuration.model, kernels)
         try:
             found = self._scored(job, name, model, expected)
-            refused = asked.startswith("gpu") and found["facts"]["eval_ran_on"] != "gpu"
+            refused = asked not in ("cpu", "builtin") and found["facts"]["eval_ran_on"] != wanted and takes_one
         except JobFailed as failed:
             if failed.retry:
                 raise
@@ -178,20 +189,21 @@ class Measurer:
         argv = command.outputs(*self._common(configuration, model), inputs)
         words = ["sh", self.session.scripts["eval.sh"], str(expected.chunks), str(expected.chunk_bytes),
                  str(len(inputs)), *packs, *argv]  # fmt: skip
-        limit = (5 + expected.chunks / 3) * self.wishes.grace_seconds
+        each = self.timed.get(configuration.key, (None, 1.0))[1]
+        limit = (5 + expected.chunks / 3) * self.wishes.grace_seconds + 3 * each * expected.chunks * expected.chunk
         ran = self.session.run(name, words, limit=limit, mask=configuration.mask)
         if ran.code == 90:
             last_line = ran.log.strip().rpartition("\n")[2][-200:]
-            raise JobFailed(f"the tool wrote no output or a short one: {last_line}", retry=True)
+            raise JobFailed(f"the tool wrote no output or a short one: {last_line}", retry=True, log=ran.log)
         log = parse_log(ran.log, ran.code)
         if log.failure:
-            raise JobFailed(log.failure, ran.code in RETRIED)
+            raise JobFailed(log.failure, ran.code in RETRIED, ran.log)
         size = expected.chunks * expected.chunk_bytes
         content = self.session.phone.pull(f"{ran.folder}/outputs", size)
         try:
             scores = expected.read(content)
         except ValueError as error:
-            raise JobFailed(f"the outputs can't be used: {error}", retry=True) from None
+            raise JobFailed(f"the outputs can't be used: {error}", retry=True, log=ran.log) from None
         found = score(expected, scores, self.wishes.pack.labels)
         found["facts"]["eval_ran_on"] = log.ran_on
         if len(expected.outputs) > 1:
@@ -228,7 +240,7 @@ class Measurer:
         ran = self.session.run(name, words, limit=limit, period=5, mask=job.configuration.mask, environment=environment)
         log = parse_log(ran.log, ran.code)
         if log.failure or log.timed is None:
-            raise JobFailed(log.failure or "the tool printed no timed runs", ran.code in RETRIED)
+            raise JobFailed(log.failure or "the tool printed no timed runs", ran.code in RETRIED, ran.log)
         content = self.session.phone.pull(f"{ran.folder}/power", limit=200_000_000)
         trace = power.read_trace(content.decode(errors="replace"))
         found = power.energy(trace, log.timed.count or 0, capacity_uah=_capacity(facts.battery))
@@ -257,6 +269,13 @@ def _repetition(log: BenchmarkLog, ran, before: Snapshot, after: Snapshot) -> di
         "ran_on": log.ran_on, "note": log.note, "unconsumed": list(log.unconsumed), "tool": log.tool,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
+
+
+def _hotter(first: Snapshot, second: Snapshot) -> bool:
+    """Whether both of skin and battery, as far as they are known, were warmer in the first."""
+    pairs = [(first.celsius().get(part), second.celsius().get(part)) for part in ("skin", "battery")]
+    pairs = [(one, other) for one, other in pairs if one is not None and other is not None]
+    return bool(pairs) and all(one >= other for one, other in pairs) and pairs[0][0] > pairs[0][1]
 
 
 def _capacity(battery: Battery) -> float | None:

@@ -101,7 +101,8 @@ def make(path, inputs, *, xnnpack: bool = True, threads: int = 1, single: bool =
     """
     arrays = host.named(inputs)
     job = dict(path=str(Path(path).resolve()), xnnpack=xnnpack, threads=threads, single=single)
-    found, left = child.in_child("reference", job, arrays, timeout=1800, stop=stop)
+    limit = 1800 + 10 * max((len(array) for array in arrays.values() if array.ndim), default=0)
+    found, left = child.in_child("reference", job, arrays, timeout=limit, stop=stop)
     layers = {name: tuple(Layer(**(layer | {"shape": tuple(layer["shape"])})) for layer in found[name])
               for name in ("inputs", "outputs")}  # fmt: skip
     packs = tuple(left[f"pack{k}"].tobytes() for k in range(len(layers["inputs"])))

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
+from android_bench.adb import safe_name
 from android_bench.adb_errors import AdbError, DeviceLost, Stopped
 from android_bench.job import Configuration, Job
 from android_bench.measure import JobFailed
@@ -66,6 +67,14 @@ class Results:
             if time.monotonic() - self.written > ROWS_EVERY:
                 self.write_rows()
 
+    def keep(self, log: str, serial: str, job: Job) -> str:
+        """Write what the tool said; the file's path from the folder."""
+        words = (serial, job.configuration.model.sha256[:12], *map(str, job.key[2:]))
+        name = f"logs/{safe_name('-'.join(filter(None, words)))}.txt"
+        text = "".join(c if c.isprintable() or c in "\n\t" else " " for c in log)
+        write_file(self.folder / name, text.encode())
+        return name
+
     def devices(self) -> dict[str, dict]:
         """What is known of each device by its serial, from this run and earlier ones."""
         path = self.folder / "devices.json"
@@ -114,40 +123,51 @@ def run_device(device: Device, jobs: list[Job], results: Results, seed: int, tel
     for number, job in enumerate(todo):
         tell(device.serial, len(jobs) - len(todo) + number, job)
         try:
-            line = _attempts(device, job)
+            line, log = _attempts(device, job)
         except DeviceLost as error:
             return Outcome(device.serial, tuple(failed), len(todo) - number, str(error))
         line = {"serial": device.serial, **job.to_line(), "order": jobs.index(job), "seed": seed, **line}
+        line |= {"log": results.keep(log, device.serial, job)} if log else {}
         failed += [line] if line["error"] else []
         results.add(line)
     tell(device.serial, len(jobs), None)
     return Outcome(device.serial, tuple(failed), 0, None)
 
 
-def _attempts(device: Device, job: Job) -> dict:
-    """A job's line: what it found, or why not after some attempts. DeviceLost if the device is gone for good."""
-    failures, begin = [], time.monotonic()
+def _attempts(device: Device, job: Job) -> tuple[dict, str]:
+    """A job's line (what it found, or why not after some attempts), and what the tool said at last.
+
+    DeviceLost if the device is gone for good.
+    """
+    failures, begin, log = [], time.monotonic(), ""
     for attempts in range(1, ATTEMPTS + 1):  # noqa: B007
         found, error = None, None
         try:
-            found = device.run(job)
+            found = dict(device.run(job))
+            log = found.pop("log", "")
         except DeviceLost as lost:
-            error = str(lost)
+            error = _harmless(lost)
             device.recover()
         except JobFailed as reason:
-            error = str(reason)
+            error, log = _harmless(reason), reason.log
             if not reason.retry:
                 failures.append(error)
                 break
         except (AdbError, ValueError) as refused:
-            error = str(refused)
+            error = _harmless(refused)
             failures.append(error)
             break
         if error is None:
             break
         failures.append(error)
     seconds = round(time.monotonic() - begin, 3)
-    return {"found": found, "error": error, "failures": failures, "attempts": attempts, "seconds": seconds}
+    line = {"found": found, "error": error, "failures": failures, "attempts": attempts, "seconds": seconds}
+    return line, log
+
+
+def _harmless(error: Exception) -> str:
+    """Its words, which may be a phone's, without what a terminal would obey."""
+    return "".join(c if c.isprintable() else " " for c in str(error))
 
 
 def run_all(devices: list[tuple[str, Callable, list[Job]]], results: Results, seed: int, tell: Callable,

@@ -68,6 +68,7 @@ class Session:
             script = importlib.resources.files("android_bench").joinpath("on_device", name).read_bytes()
             self.scripts[name] = self.phone.push(script, f"{FOLDER}/scripts", name)
         self.program = self.phone.push(self.binary.path, f"{FOLDER}/bin")
+        self.phone.shell(f"find {FOLDER}/lib -maxdepth 1 -type l -exec rm -f {{}} + 2>/dev/null")  # of an earlier run
         for path in libraries:
             self.libraries = f"{FOLDER}/lib"
             pushed, name = shlex.quote(self.phone.push(path, f"{FOLDER}/lib/kept")), shlex.quote(Path(path).name)
@@ -88,7 +89,7 @@ class Session:
             DeviceLost: the phone did not come back within `patience` seconds, or was restarted.
             DeviceTimeout: after `limit` seconds the phone should have killed the command (code 124), but did not.
         """
-        folder, turn = f"{self._folder(name)}/{next(self._runs)}", max(1, min(WAIT, round(self.patience)))
+        folder, turn = f"{self._folder(name)}/{next(self._runs)}", max(1, round(min(WAIT, self.patience)))
         words = [self.scripts["run.sh"], folder, f"{period:g}", str(max(1, round(limit))), *self._pinned(mask), *argv]
         clocks = " ".join(f"{cluster.policy}/scaling_cur_freq" for cluster in self.facts.clusters)
         start = (
@@ -139,7 +140,7 @@ class Session:
         self.phone.stop = threading.Event()  # a user's Ctrl-C must not keep the settings changed
         self.phone.wait(min(30, self.patience))
         self.end_leftovers()
-        self.phone.persist(lambda: settings.restore(self.phone, FOLDER), self.patience)
+        self.phone.persist(lambda: settings.put_back(self.phone, FOLDER), self.patience)
 
     def _folder(self, name: str) -> str:
         return f"{FOLDER}/jobs/{name}"
@@ -158,8 +159,12 @@ def open_session(session: Session, wanted: settings.Wanted, libraries=()):
         session.phone.persist(lambda: session.prepare(wanted, libraries), session.patience)
         yield session
     finally:
-        with contextlib.suppress(AdbError):  # lost for good: its settings come back when it is next seen
+        try:
             session.close()
+        except settings.NotRestored:
+            raise
+        except AdbError:  # lost for good: its settings come back when it is next seen
+            pass
 
 
 def clean(phone: Phone) -> None:
@@ -168,9 +173,7 @@ def clean(phone: Phone) -> None:
     Raises:
         AdbError: a setting could not be put back; the script that knows its value stays.
     """
-    if not settings.restore(phone, FOLDER) and phone.shell(f"[ -f {FOLDER}/restore.sh ]").code == 0:
-        raise AdbError(f"{phone.serial}: not every setting could be put back; {FOLDER}/restore.sh on the phone holds "
-                       "their values. Unlock the phone and try again.")  # fmt: skip
+    settings.put_back(phone, FOLDER)
     phone.shell(END_LEFTOVERS)
     phone.shell(f"rm -rf {FOLDER}")
 
@@ -189,7 +192,8 @@ def _wait(folder: str, seconds: int, period: float) -> str:
         "fi\n"
         "for file in rc begin end times; do echo @@$file; cat $file; done\n"
         f"echo @@samples; tail -c {SAMPLE_BYTES} samples 2>/dev/null\necho; echo @@log\n"
-        f"dd if=log bs={LOG_BYTES} count=1 2>/dev/null\nexit 0"  # Android 8.0 has no head -c
+        f"dd if=log bs={LOG_BYTES} count=1 2>/dev/null\n"  # Android 8.0 has no head -c
+        f"[ $(wc -c <log) -le {LOG_BYTES} ] || {{ echo; tail -c {LOG_BYTES // 2} log; }}\nexit 0"
     )
 
 

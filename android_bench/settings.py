@@ -21,6 +21,10 @@ NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 FIXED = "cmd power set-fixed-performance-mode-enabled"
 
 
+class NotRestored(AdbError):
+    """A setting of the phone is still changed."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Wanted:
     """What a phone should be set to: `brightness` 0..255 or None to leave it."""
@@ -45,10 +49,11 @@ def apply(phone: Phone, folder: str, wanted: Wanted) -> bool:
     the phone is in fixed-performance mode (Android 11 and later; some refuse it).
     """
     restore(phone, folder)
-    values = wanted.values()
+    kept = phone.shell(f"cat {_script(folder)} 2>/dev/null").output  # it failed: change no more than it puts back
+    values = {name: value for name, value in wanted.values().items() if not kept or f" {name} " in kept}
     before = {name: phone.shell(f"settings get {NAMES[name]} {name}").output.strip() for name in values}
     before = {name: old for name, old in before.items() if old == "null" or NUMBER.fullmatch(old)}
-    fixed = wanted.fixed_performance and phone.shell(f"{FIXED} false").code == 0
+    fixed = wanted.fixed_performance and (not kept or FIXED in kept) and phone.shell(f"{FIXED} false").code == 0
     lines = [_put_back(name, old) for name, old in before.items()]
     lines += [f"{FIXED} false || code=1"] if fixed else []
     if not lines:
@@ -69,6 +74,15 @@ def restore(phone: Phone, folder: str) -> bool:
     """Run the script that `apply` left, and remove it; False if there was none, or it failed and stays."""
     script = _script(folder)
     return phone.shell(f"[ -f {script} ] && sh {script} && rm -f {script}").code == 0
+
+
+def put_back(phone: Phone, folder: str) -> None:
+    """`restore`, and NotRestored where something could not be put back; the script that knows its value stays."""
+    if not restore(phone, folder) and phone.shell(f"[ -f {_script(folder)} ]").code == 0:
+        raise NotRestored(
+            f"{phone.serial}: not every setting could be put back; {folder}/restore.sh on the phone holds their "
+            "values. Unlock the phone, then run `android-bench clean`."
+        )
 
 
 def _put(name: str, value: str) -> str:

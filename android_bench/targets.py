@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import threading
 from pathlib import Path
 
@@ -84,6 +85,8 @@ def phone_facts(found: Found, means: Means) -> dict:
         "abi": abi, "serial": found.serial,
         "binary": {"sha256": binary.sha256, "tool": "litert2" if binary.litert2 else "tflite"},
     }  # fmt: skip
+    if means.libraries:
+        facts["libraries"] = {Path(p).name: hashlib.sha256(Path(p).read_bytes()).hexdigest() for p in means.libraries}
     kind = "emulated" if found.facts.emulated else "android"
     return {"label": found.label, "kind": kind, "facts": {k: v for k, v in facts.items() if v not in (None, False)},
             "versions": {"benchmark_model": binary.sha256[:12]}}  # fmt: skip
@@ -112,11 +115,15 @@ class HostDevice:
         if job.kind != "latency":
             raise JobFailed(f"{job.kind} is measured on phones only")
         timing = self.means.wishes.timing
+        configuration.model.check()
+        quiet = self.means.references.lock if self.means.references else contextlib.nullcontext()
         try:
-            found = host.measure(
-                path, threads=configuration.threads, runs=timing.runs, min_seconds=timing.min_seconds,
-                max_seconds=timing.max_seconds, warmup=timing.warmup_runs, xnnpack=xnnpack, stop=self.means.stop,
-            )  # fmt: skip
+            with quiet:  # while no outputs for the phones are made beside it
+                found = host.measure(
+                    path, threads=configuration.threads, runs=timing.runs, min_seconds=timing.min_seconds,
+                    max_seconds=timing.max_seconds, warmup=timing.warmup_runs, warmup_seconds=timing.warmup_seconds,
+                    xnnpack=xnnpack, stop=self.means.stop,
+                )  # fmt: skip
         except RuntimeError as error:
             raise JobFailed(str(error)) from None
         return _repetition(found)
@@ -144,6 +151,8 @@ def _repetition(found: host.HostMeasurement) -> dict:
         "p5_us": found.latency_p5_us, "p50_us": found.latency_p50_us, "p95_us": found.latency_p95_us,
         "mean_us": found.latency_mean_us, "std_us": found.latency_std_us, "min_us": found.latency_min_us,
         "max_us": found.latency_max_us, "count": found.runs, "init_us": found.init_us, "first_us": found.first_run_us,
-        "cpu_percent": found.cpu_percent, "system_percent": None, "throttled": None, "ran_on": found.delegate,
+        "cpu_percent": found.cpu_percent, "system_percent": None, "ran_on": found.delegate,
         "note": None, "unconsumed": [], "tool": "ai_edge_litert", "peak_memory_bytes": found.peak_memory_bytes,
+        "memory_note": f"of a Python process that had {found.facts['memory_before_load_bytes'] / 1e6:.0f} MB before "
+                       "it loaded the file",
     }  # fmt: skip

@@ -42,6 +42,13 @@ def test_runs_go_on_until_the_time_has_passed_and_not_beyond_the_limit(path):
     assert 1 <= shorter.runs < 10**6
 
 
+def test_the_warm_up_goes_on_until_its_time_has_passed(path):
+    short = host.measure(path, runs=1, min_seconds=0.0, warmup=0)
+    long = host.measure(path, runs=1, min_seconds=0.0, warmup=0, warmup_seconds=0.1)
+    assert short.facts["warmup_runs"] == 0 and host.measure(path, **QUICK).facts["warmup_runs"] == 1
+    assert long.facts["warmup_runs"] >= 5
+
+
 def test_inputs_by_name_and_in_order(tmp_path):
     path = tmp_path / "two.tflite"
     path.write_bytes(small_files.two_inputs())

@@ -21,7 +21,7 @@ from android_bench.settings import Wanted
 
 NAMES = [
     "it's \"quoted\"", ";touch canary;$(touch canary)", "`touch canary`\ntouch canary\n", "--graph=größe 模型",
-    "<img src=x onerror=alert(1)>\x1b[2J%s",
+    "<img src=x onerror=alert(1)>\x1b[2J%s", "line\u2028after\u2029line\x85end",
 ]  # fmt: skip
 X = np.array([[1, 0], [3, 1], [5, 4]], np.float32)
 
@@ -54,7 +54,7 @@ def test_hostile_names_are_names(here):
         program = make_binary(folder / "bench $(touch canary);'mark'")
         rows = phones.measure(files, here / "out $(touch canary) ;'", eval=str(data), library=(str(library),),
                               benchmark_binary=(str(program),))  # fmt: skip
-        assert {row.id for row in rows} == {*NAMES, "\ufffd"} and len(rows) == 6
+        assert {row.id for row in rows} == {*NAMES, "\ufffd"} and len(rows) == 7
         for row in rows:
             assert (row.error, row.accuracy, row.facts["host_max_difference"]) == (None, 2 / 3, 0), row.id
             assert row.latency_p50_us is not None
@@ -95,8 +95,9 @@ def test_noise_and_evil_names_in_a_list_harm_that_job_only(here):
         assert [phone.leftovers() for phone in phones.phones] == [([], [])] * 2
         (root := here / "out").joinpath("canary-check").touch()
         assert {path.name for path in root.iterdir()} == {
-            ".lock", "canary-check", "config.json", "devices.json", "jobs.jsonl", "report.csv", "report.html",
+            ".lock", "canary-check", "config.json", "devices.json", "jobs.jsonl", "logs", "report.csv", "report.html",
             "report.jsonl", "rows.jsonl"}  # fmt: skip
+        assert len(list(root.glob("logs/*.txt"))) == len(list(root.glob("logs/*"))) == 3
 
 
 def test_ansi_codes_before_an_answer_reach_no_terminal_and_no_row(here):
@@ -108,6 +109,20 @@ def test_ansi_codes_before_an_answer_reach_no_terminal_and_no_row(here):
         for file in ("rows.jsonl", "jobs.jsonl", "devices.json"):
             text = (here / "out" / file).read_text()
             assert "\x1b" not in text and "\\u001b" not in text, file
+
+
+def test_a_refusal_in_evil_words_reaches_no_terminal_and_harms_no_row(here, capsys):
+    with farm(here, PIXEL, XIAOMI) as phones:
+        liar = phones.phones[0].root / "bin/mv"
+        liar.write_text('#!/bin/sh\ncase "$*" in *models*) printf "a\\342\\200\\250b\\033[2Jc\\n"; exit 1;; esac\n'
+                        'exec /bin/mv "$@"\n')  # fmt: skip
+        liar.chmod(0o755)
+        with pytest.raises(Incomplete, match="Pixel 7: 1 jobs failed"):
+            phones.measure(["plain.tflite"], here / "out")
+        by_name = {row.device: row for row in read_rows(here / "out")}
+        assert by_name["POCO F5"].error is None and "a b [2Jc" in by_name["Pixel 7"].error
+        for file in ("rows.jsonl", "jobs.jsonl", "report.html"):
+            assert "\x1b" not in (here / "out" / file).read_text(), file
 
 
 def test_a_pulled_file_larger_than_expected_is_refused_and_the_latency_stays(here):

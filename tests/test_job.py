@@ -90,3 +90,12 @@ def test_a_key_tells_everything_apart():
     a, b = configurations("a", threads=(1, 2))
     assert a.key == ("a", "a", 1, "cpu", "") and b.key == ("a", "a", 2, "cpu", "")
     assert Job(a, "latency", 2).key == ("a", "a", 1, "cpu", "", "latency", 2)
+
+
+def test_a_folder_whose_name_is_no_text_may_be_in_an_id(write, tmp_path):
+    folders = [os.fsdecode(os.fsencode(tmp_path) + name) for name in (b"/\xff", b"/b")]
+    for folder in folders:
+        os.mkdir(folder)
+        with open(f"{folder}/m.tflite", "wb") as file:
+            file.write(CONTENT)
+    assert [model.id for model in models([f"{folder}/m.tflite" for folder in folders])] == ["\ufffd/m", "b/m"]
