@@ -237,7 +237,8 @@ def _signals():
         raise KeyboardInterrupt
 
     mine = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP) if mine}
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)
+              if mine and signal.getsignal(number) == signal.SIG_DFL}  # nohup ignores SIGHUP  # fmt: skip
     try:
         yield
     finally:
@@ -259,8 +260,8 @@ def main(argv=None):
             return COMMANDS[argv[0]](argv[1:])
     except SystemExit as stop:
         return stop.code
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(f"stopped; the same command goes on from here{_harmless(stopped)}", file=sys.stderr)
         return 130
     except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {_harmless(error)}", file=sys.stderr)

@@ -43,7 +43,8 @@ class Timing:
 
 def delegate_flags(delegate: str, tool: str = "tflite") -> list[str]:
     """The flags of a delegate: cpu (XNNPACK), builtin (plain kernels), gpu (float16 inside), gpu32, nnapi,
-    nnapi:ACCELERATOR, hexagon, external:/path/on/the/phone.so[;key:value...]; of LiteRT 2's tool: cpu, gpu, npu.
+    nnapi:ACCELERATOR, hexagon, hexagon:/folder/on/the/phone (of its libraries),
+    external:/path/on/the/phone.so[;key:value...]; of LiteRT 2's tool: cpu, gpu, npu.
 
     >>> delegate_flags("builtin")
     ['--use_xnnpack=false']
@@ -59,6 +60,8 @@ def delegate_flags(delegate: str, tool: str = "tflite") -> list[str]:
     kind, _, rest = delegate.partition(":")
     if tool == "tflite" and rest and kind == "nnapi":
         return ["--use_nnapi=true", f"--nnapi_accelerator_name={rest}"]
+    if tool == "tflite" and rest and kind == "hexagon":
+        return ["--use_hexagon=true", f"--hexagon_lib_path={rest}"]
     if tool == "tflite" and rest and kind == "external":
         path, _, options = rest.partition(";")
         return [f"--external_delegate_path={path}"] + ([f"--external_delegate_options={options}"] if options else [])

@@ -257,7 +257,7 @@ def _checked_mask(mask: str, known: list[int], facts: Facts) -> str:
     bits = int(mask, 16)
     if not bits or (known and not any(bits >> cpu & 1 for cpu in known)):
         raise DeviceError(f"The mask {mask} holds none of the cores of {facts.model}: {known or 'unknown'}.")
-    return f"{bits:x}"
+    return f"{bits & int(_mask(known), 16) if known else bits:x}"
 
 
 def _mask(cpus: list[int]) -> str:

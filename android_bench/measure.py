@@ -83,6 +83,7 @@ class Measurer:
     def __init__(self, session: Session, wishes: Wishes, references: References | None):
         self.session, self.wishes, self.references = session, wishes, references
         self.start: Snapshot | None = None
+        self.start_was_cool = False
         self.timed: dict[tuple, tuple[str | None, float]] = {}  # of a configuration: what ran, seconds of a run
 
     def run(self, job: Job) -> dict:
@@ -104,7 +105,8 @@ class Measurer:
         log, ran = self._timed(job.configuration, name, model, self.wishes.timing)
         after = self.session.snapshot()
         self.timed[job.configuration.key] = log.ran_on, (log.timed.median_us or log.timed.mean_us) / 1e6
-        slowed = throttled(before, after, start=self.start, fixed_performance=self.session.fixed_performance)
+        fixed, usual = self.session.changed.fixed_performance, self.start if self.start_was_cool else None
+        slowed = throttled(before, after, start=usual, fixed_performance=fixed)
         found = _repetition(log, ran, before, after) | {"throttled": slowed, "cooled": cooled, "log": ran.log}
         found["cores_note"] = elsewhere(job.configuration.mask, ran.cpu.cpus_allowed)
         if job.repetition == 0:
@@ -126,8 +128,8 @@ class Measurer:
             reason = reason or still
             self.session.phone.pause(min(cooling.poll_seconds, cooling.max_seconds - waited))
             snapshot = self.session.snapshot()
-        if self.start is None or _hotter(self.start, snapshot):
-            self.start = snapshot
+        if self.start is None or (not words and _hotter(self.start, snapshot)):
+            self.start, self.start_was_cool = snapshot, self.start_was_cool or not words
         if not words and (above := warm(snapshot, cooling.celsius)):
             words = f"did not wait: {above}, but no warmer than at the start"
         return words or (f"waited {time.monotonic() - begin:.0f} s: {reason}" if reason else None), snapshot
@@ -251,7 +253,10 @@ class Measurer:
         return "litert2" if self.session.binary.litert2 else "tflite"
 
     def _common(self, configuration: Configuration, model: str) -> tuple[str, str, int, str]:
-        return self.session.program, model, configuration.threads, configuration.delegate
+        delegate = configuration.delegate
+        if delegate == "hexagon" and self.session.libraries:
+            delegate = f"hexagon:{self.session.libraries}"
+        return self.session.program, model, configuration.threads, delegate
 
 
 def _repetition(log: BenchmarkLog, ran, before: Snapshot, after: Snapshot) -> dict:

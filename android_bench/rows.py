@@ -53,8 +53,7 @@ def _job_facts(configuration: Configuration, lines: list[dict]) -> dict:
     facts = {
         "delegate_asked": configuration.delegate, "core_mask": configuration.mask or None,
         "attempts": sum(line["attempts"] for line in lines), "failures": failures or None,
-        "failed_jobs": [line["kind"] for line in failed] or None,
-        "failed_logs": [line["log"] for line in failed if line.get("log")] or None,
+        "failed_jobs": [{name: line.get(name) for name in ("kind", "error", "log")} for line in failed] or None,
         "job_seed": lines[0]["seed"] if lines else None,
     }  # fmt: skip
     return {name: value for name, value in facts.items() if value is not None}
@@ -73,13 +72,14 @@ def _repetition_facts(latency: list[dict]) -> dict:
         {key: value for key, value in run.items() if key not in said} | {"outlier": bool(is_wild)}
         for run, is_wild in zip(runs, wild, strict=True)
     ]
+    watched = any("throttled" in run for run in runs)
     notes = list(dict.fromkeys(run["note"] for run in runs if run["note"]))
     ran_on = list(dict.fromkeys(run["ran_on"] for run in runs))
     notes += [f"not the same in each repetition: {', '.join(map(str, ran_on))}"] if len(ran_on) > 1 else []
     facts = {
         "repetitions": repetitions,
         "outlier_repetitions": sum(bool(is_wild) for is_wild in wild),
-        "throttled_repetitions": sum(bool(run["throttled"]) for run in runs) if "throttled" in runs[0] else None,
+        "throttled_repetitions": sum(bool(run.get("throttled")) for run in runs) if watched else None,
         "system_cpu_percent": _median(run["system_percent"] for run in runs),
         "fixed_performance": all(run.get("fixed_performance") for run in runs) or None,
         "delegate_note": "; ".join(notes) or None,

@@ -1,6 +1,7 @@
 """All jobs on all devices: devices in parallel, one job at a time on each, every result on the disk at once."""
 
 import dataclasses
+import hashlib
 import json
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Protocol
 from android_bench.adb import safe_name
 from android_bench.adb_errors import AdbError, DeviceLost, Stopped
 from android_bench.job import Configuration, Job
+from android_bench.logs.log_lines import printable
 from android_bench.measure import JobFailed
 from android_bench.rows import make_row
 from android_bench.store import Store, write_file
@@ -69,10 +71,10 @@ class Results:
 
     def keep(self, log: str, serial: str, job: Job) -> str:
         """Write what the tool said; the file's path from the folder."""
-        words = (serial, job.configuration.model.sha256[:12], *map(str, job.key[2:]))
-        name = f"logs/{safe_name('-'.join(filter(None, words)))}.txt"
-        text = "".join(c if c.isprintable() or c in "\n\t" else " " for c in log)
-        write_file(self.folder / name, text.encode())
+        words = (serial[-16:], job.configuration.model.id[-24:], *map(str, job.key[2:]))
+        own = hashlib.sha256(repr((serial, job.key)).encode()).hexdigest()[:8]
+        name = f"logs/{safe_name('-'.join(filter(None, words)))}-{own}.txt"
+        write_file(self.folder / name, "".join(c if c.isprintable() or c in "\n\t" else " " for c in log).encode())
         return name
 
     def devices(self) -> dict[str, dict]:
@@ -146,15 +148,15 @@ def _attempts(device: Device, job: Job) -> tuple[dict, str]:
             found = dict(device.run(job))
             log = found.pop("log", "")
         except DeviceLost as lost:
-            error = _harmless(lost)
+            error = printable(str(lost), 1000)
             device.recover()
         except JobFailed as reason:
-            error, log = _harmless(reason), reason.log
+            error, log = printable(str(reason), 1000), reason.log
             if not reason.retry:
                 failures.append(error)
                 break
         except (AdbError, ValueError) as refused:
-            error = _harmless(refused)
+            error = printable(str(refused), 1000)
             failures.append(error)
             break
         if error is None:
@@ -163,11 +165,6 @@ def _attempts(device: Device, job: Job) -> tuple[dict, str]:
     seconds = round(time.monotonic() - begin, 3)
     line = {"found": found, "error": error, "failures": failures, "attempts": attempts, "seconds": seconds}
     return line, log
-
-
-def _harmless(error: Exception) -> str:
-    """Its words, which may be a phone's, without what a terminal would obey."""
-    return "".join(c if c.isprintable() else " " for c in str(error))
 
 
 def run_all(devices: list[tuple[str, Callable, list[Job]]], results: Results, seed: int, tell: Callable,
@@ -179,14 +176,17 @@ def run_all(devices: list[tuple[str, Callable, list[Job]]], results: Results, se
     """
 
     def work(serial, opened, jobs):
-        words = "stopped"
+        found, words = None, "stopped"
         try:
             with opened() as device:
-                return run_device(device, jobs, results, seed, tell)
+                found = run_device(device, jobs, results, seed, tell)
+            return found
         except Stopped:
             pass
-        except (AdbError, OSError, ValueError, RuntimeError) as error:
+        except (AdbError, OSError, ValueError, RuntimeError) as error:  # a closing that failed as well
             words = str(error)
+        if found:
+            return dataclasses.replace(found, words="; ".join(filter(None, (found.words, words))))
         return Outcome(serial, (), sum(not results.done(serial, job) for job in jobs), words)
 
     with ThreadPoolExecutor(max(1, len(devices))) as pool:
@@ -196,7 +196,9 @@ def run_all(devices: list[tuple[str, Callable, list[Job]]], results: Results, se
                 time.sleep(0.05)
         except KeyboardInterrupt:
             stop.set()
-            raise
+            pool.shutdown()
+            told = [words for future in futures if (words := future.result().words) not in (None, "stopped")]
+            raise KeyboardInterrupt("".join(f"\n  {words}" for words in told)) from None
         finally:
             pool.shutdown()
             if results.lines:

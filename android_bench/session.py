@@ -44,7 +44,8 @@ class Session:
     Attributes:
         phone, facts, binary: what runs where.
         flags: the flags that the binary knows; empty where its help can't be read.
-        program: the binary's path on the phone. fixed_performance: whether that mode is on.
+        program: the binary's path on the phone. libraries: the folder of those pushed, "" without any.
+        changed: which settings it took.
     """
 
     def __init__(self, phone: Phone, facts: Facts, binary: Binary, patience: float = 60):
@@ -52,7 +53,7 @@ class Session:
         self.phone.timeout = min(30.0, max(5.0, patience))
         self._runs, self._uptime = itertools.count(), 0.0
         self.flags: frozenset[str] = frozenset()
-        self.program, self.fixed_performance = "", False
+        self.program, self.changed = "", settings.Changed()
         self.scripts: dict[str, str] = {}
         self.libraries = ""
 
@@ -63,7 +64,7 @@ class Session:
             AdbError: the phone refuses something every job needs.
         """
         self.end_leftovers()
-        self.fixed_performance = settings.apply(self.phone, FOLDER, wanted)
+        self.changed = settings.apply(self.phone, FOLDER, wanted)
         for name in ("run.sh", "eval.sh", "energy.sh"):
             script = importlib.resources.files("android_bench").joinpath("on_device", name).read_bytes()
             self.scripts[name] = self.phone.push(script, f"{FOLDER}/scripts", name)
@@ -79,7 +80,7 @@ class Session:
         """Change the settings anew if the phone's clock says that it was restarted meanwhile."""
         before = self._uptime
         if self.snapshot().uptime_seconds < before:
-            self.fixed_performance = settings.apply(self.phone, FOLDER, wanted)
+            self.changed = settings.apply(self.phone, FOLDER, wanted)
 
     def run(self, name: str, argv: list[str], *, limit: float, period: float = 0.5, mask: str = "",
             environment: str = "") -> Ran:  # fmt: skip
@@ -139,8 +140,10 @@ class Session:
         """End and remove what is left of the jobs, and put the settings back; the pushed files stay for next time."""
         self.phone.stop = threading.Event()  # a user's Ctrl-C must not keep the settings changed
         self.phone.wait(min(30, self.patience))
-        self.end_leftovers()
-        self.phone.persist(lambda: settings.put_back(self.phone, FOLDER), self.patience)
+        try:
+            self.end_leftovers()
+        finally:
+            self.phone.persist(lambda: settings.put_back(self.phone, FOLDER), self.patience)
 
     def _folder(self, name: str) -> str:
         return f"{FOLDER}/jobs/{name}"
@@ -149,7 +152,8 @@ class Session:
         return ["taskset", mask] if mask else []
 
     def _environment(self) -> str:
-        return f"LD_LIBRARY_PATH={shlex.quote(self.libraries)}" if self.libraries else ""
+        where = shlex.quote(self.libraries)
+        return f"LD_LIBRARY_PATH={where} ADSP_LIBRARY_PATH={where}" if where != "''" else ""
 
 
 @contextlib.contextmanager
@@ -193,7 +197,7 @@ def _wait(folder: str, seconds: int, period: float) -> str:
         "for file in rc begin end times; do echo @@$file; cat $file; done\n"
         f"echo @@samples; tail -c {SAMPLE_BYTES} samples 2>/dev/null\necho; echo @@log\n"
         f"dd if=log bs={LOG_BYTES} count=1 2>/dev/null\n"  # Android 8.0 has no head -c
-        f"[ $(wc -c <log) -le {LOG_BYTES} ] || {{ echo; tail -c {LOG_BYTES // 2} log; }}\nexit 0"
+        f"dd if=log bs={LOG_BYTES} skip=1 2>/dev/null | tail -c {LOG_BYTES // 2}\nexit 0"
     )
 
 

@@ -42,22 +42,29 @@ class Wanted:
         return found
 
 
-def apply(phone: Phone, folder: str, wanted: Wanted) -> bool:
+@dataclasses.dataclass(frozen=True)
+class Changed:
+    """Whether the phone is in fixed-performance mode (Android 11 and later; some refuse it), and what it refused."""
+
+    fixed_performance: bool = False
+    refused: tuple[str, ...] = ()
+
+
+def apply(phone: Phone, folder: str, wanted: Wanted) -> Changed:
     """Put back what an earlier harness left, write down what is set now, then set what is wanted.
 
-    A script that could not be run to its end stays: it knows what was set before anybody changed it. Returns whether
-    the phone is in fixed-performance mode (Android 11 and later; some refuse it).
+    A script that could not be run to its end stays: it knows what was set before anybody changed it.
     """
     restore(phone, folder)
     kept = phone.shell(f"cat {_script(folder)} 2>/dev/null").output  # it failed: change no more than it puts back
     values = {name: value for name, value in wanted.values().items() if not kept or f" {name} " in kept}
-    before = {name: phone.shell(f"settings get {NAMES[name]} {name}").output.strip() for name in values}
+    before = {name: _now(phone, name) for name in values}
     before = {name: old for name, old in before.items() if old == "null" or NUMBER.fullmatch(old)}
     fixed = wanted.fixed_performance and (not kept or FIXED in kept) and phone.shell(f"{FIXED} false").code == 0
     lines = [_put_back(name, old) for name, old in before.items()]
     lines += [f"{FIXED} false || code=1"] if fixed else []
     if not lines:
-        return False
+        return Changed()
     script = _script(folder)
     text = shlex.quote("\n".join(["code=0", *lines, "exit $code", ""]))
     wrote = phone.shell(f"[ -f {script} ] || {{ mkdir -p {shlex.quote(folder)} && printf %s {text} >{script}.part && "
@@ -67,7 +74,8 @@ def apply(phone: Phone, folder: str, wanted: Wanted) -> bool:
     changes = [_put(name, values[name]) for name in before]
     changes += ["input keyevent 224"] if wanted.stay_awake else []  # KEYCODE_WAKEUP
     phone.shell("\n".join(changes))
-    return fixed and phone.shell(f"{FIXED} true").code == 0
+    refused = tuple(name for name in before if _now(phone, name) != values[name])
+    return Changed(fixed and phone.shell(f"{FIXED} true").code == 0, refused)
 
 
 def restore(phone: Phone, folder: str) -> bool:
@@ -83,6 +91,10 @@ def put_back(phone: Phone, folder: str) -> None:
             f"{phone.serial}: not every setting could be put back; {folder}/restore.sh on the phone holds their "
             "values. Unlock the phone, then run `android-bench clean`."
         )
+
+
+def _now(phone: Phone, name: str) -> str:
+    return phone.shell(f"settings get {NAMES[name]} {name}").output.strip()
 
 
 def _put(name: str, value: str) -> str:

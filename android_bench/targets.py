@@ -44,15 +44,17 @@ class PhoneDevice:
         phone = self.session.phone
         text = phone.persist(lambda: phone.shell(facts_command()).output, self.session.patience)
         found = describe(read_facts(text))
-        return {name: found[name] for name in ("screen", "battery", "thermal") if name in found}
+        refused = list(self.session.changed.refused)
+        return {name: found[name] for name in ("screen", "battery", "thermal") if name in found} | (
+            {"settings_refused": refused} if refused else {})  # fmt: skip
 
     def run(self, job: Job) -> dict:
         configuration = job.configuration
         if configuration.mask:
             mask = core_mask(self.session.facts, configuration.mask)
             job = dataclasses.replace(job, configuration=dataclasses.replace(configuration, mask=mask))
-        found = self.measurer.run(job)
-        return found | {"fixed_performance": self.session.fixed_performance} if job.kind == "latency" else found
+        found, changed = self.measurer.run(job), self.session.changed
+        return found | {"fixed_performance": changed.fixed_performance} if job.kind == "latency" else found
 
     def recover(self) -> None:
         """Wait for the phone, end what the lost job left, and set it up anew if it was restarted.

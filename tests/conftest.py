@@ -5,12 +5,15 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "2")
 
+import signal
+
 import keras
 import pytest
 from small_models import normal, softmax_net
 
 from tfcompress.convert import PRECISIONS, convert_all
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts us in the background has it ignored
 collect_ignore = ["emulated_phone/benchmark_model"]  # programs, no modules
 
 

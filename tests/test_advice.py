@@ -33,16 +33,23 @@ def test_a_clean_row_gets_no_advice():
     [
         ({"error": "exit code 137: killed"}, "problem", ["Q8 failed (exit code 137: killed)", "memory"]),
         ({"error": "exit code 126: wrong ABI"}, "problem", ["--benchmark-binary"]),
-        ({"error": "exit code 139: SIGSEGV"}, "problem", ["--delegate cpu"]),
+        ({"error": "exit code 139: SIGSEGV", "delegate": "gpu"}, "problem", ["try --delegate cpu or another"]),
+        ({"error": "exit code 139: SIGSEGV"}, "problem", ["run this file this way: try another precision"]),
+        ({"error": "op CONV_2D can't be prepared: try another delegate"}, "problem", ["Run again with --retry-failed"]),
+        ({"error": "the model has no such signature"}, "problem", ["Run again with --retry-failed"]),
+        ({"error": "illegal instruction (exit code 132)"}, "problem", ["--benchmark-binary"]),
         ({"error": "the link was lost"}, "problem", ["finished jobs are kept"]),
         ({"error": "quite another thing"}, "problem", ["Run again with --retry-failed"]),
-        ({"error": "quite another thing", "facts": {"failed_logs": ["logs/q8.txt"]}}, "problem",
+        ({"error": "quite another thing", "facts": {"failed_jobs": [
+          {"kind": "latency", "error": "", "log": "logs/q8.txt"}]}}, "problem",
          ["Read what the tool said: logs/q8.txt"]),
         ({"error": "2A11: no end within 360 s; it was killed."}, "problem", ["The model hangs or is too slow"]),
         ({"error": "it ran into the time limit: give it more time, or fewer runs (exit code 124)"}, "problem",
          ["The model hangs or is too slow"]),
         ({"error": "CANNOT LINK EXECUTABLE: odd"}, "problem", ["Run again with --retry-failed"]),
-        ({"facts": {"failures": ["killed (exit code 137)"] * 3, "failed_jobs": ["latency", "latency", "sustain"]}},
+        ({"facts": {"failures": ["the link dropped"] * 5, "failed_jobs": [
+            {"kind": kind, "error": "killed (exit code 137)", "log": None}
+            for kind in ("latency", "latency", "sustain")]}},
          "warning", ["2 latency and 1 sustain jobs of Q8 failed (killed (exit code 137))", "--retry-failed"]),
         ({"facts": {"failures": ["the link dropped"]}}, "note", ["1 attempt failed and was made again for Q8"]),
         ({"facts": {"memory_note": "killed (exit code 137)"}}, "note", ["no peak memory for Q8: killed"]),
@@ -52,6 +59,11 @@ def test_a_clean_row_gets_no_advice():
         ({"facts": {"repetitions": [{"p50_us": 40.0, "throttled": "hot", "cooled": "did not cool in 300 s: status 2"}]
                     * 2}}, "warning", ["in 2 of 2", "Raise --cool-down-wait (it ran out 2 times)"]),
         ({"facts": {"throttled_repetitions": 3}}, "warning", ["in 3 of 3"]),
+        ({"facts": {"repetitions": [{"p50_us": 40.0, "throttled": "hot", "cooled": "did not wait: skin 44 °C"}] * 2}},
+         "warning", ["It was hot from the start: let it cool"]),
+        ({"facts": {"settings_refused": ["screen_off_timeout"]}}, "warning", ["the phone kept screen_off_timeout"]),
+        ({"facts": {"cores_note": "asked for cores 4-7, the kernel allowed 0-3"}}, "warning",
+         ["asked for cores 4-7, the kernel allowed 0-3 for Q8"]),
         ({"facts": {"energy": {"refused": "no meter: the phone tells neither", "minutes_needed": None}}}, "warning",
          ["an external meter"]),
         ({"facts": {"delegate_asked": "cpu", "delegate_note": "XNNPACK took 7 of 9 nodes"}}, "note",
@@ -91,7 +103,8 @@ def test_a_clean_row_gets_no_advice():
         ({"accuracy": None, "facts": {"accuracy_note": "LiteRT 2.x tool"}}, "note", ["(LiteRT 2.x tool)"]),
         ({"accuracy": None}, "note", ["no accuracy for Q8. Give samples with --eval"]),
         ({"accuracy": None, "facts": {"accuracy_note": "the data has no labels (y)"}}, "note", ["Add y"]),
-        ({"accuracy": None, "facts": {"accuracy_note": "crashed (exit code 139)", "failed_jobs": ["accuracy"]}},
+        ({"accuracy": None, "facts": {"accuracy_note": "crashed (exit code 139)", "failed_jobs": [
+            {"kind": "accuracy", "error": "crashed", "log": None}]}},
          "warning", ["(crashed (exit code 139)). The runtime can't run this file this way"]),
         ({"facts": {"emulated": True}}, "warning", ["emulated", "say nothing about a phone"]),
     ],

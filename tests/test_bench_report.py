@@ -150,7 +150,7 @@ def test_few_points_have_their_names_beside_them_and_many_only_those_of_the_fron
 
 def test_why_there_is_no_memory_and_what_failed_is_on_the_page(tmp_path):
     facts = {"memory_note": "killed (exit code 137)", "failures": ["crashed (exit code 139)"],
-             "failed_jobs": ["sustain"]}  # fmt: skip
+             "failed_jobs": [{"kind": "sustain", "error": "crashed (exit code 139)", "log": None}]}  # fmt: skip
     row = Result(id="a", recipe="", device="P", device_kind="android", latency_p50_us=9.0, facts=facts)
     page = write_report([row], tmp_path / "report.html").read_text()
     assert 'title="killed (exit code 137)"' in page and "1 sustain job of a failed (crashed (exit code 139))" in page

@@ -11,7 +11,8 @@ from android_bench.binary import known_flags
 from android_bench.command import Timing, delegate_flags, latency, memory, outputs
 
 HELP = known_flags((Path(__file__).parent / "golden/benchmark_model/help.txt").read_text())
-ANDROID_ONLY = {"use_gpu", "gpu_precision_loss_allowed", "use_nnapi", "nnapi_accelerator_name", "use_hexagon"}
+ANDROID_ONLY = {"use_gpu", "gpu_precision_loss_allowed", "use_nnapi", "nnapi_accelerator_name", "use_hexagon",
+                "hexagon_lib_path"}  # fmt: skip
 
 
 def names(words):
@@ -50,7 +51,8 @@ def test_two_layers_of_one_name_get_stand_ins():
     ("cpu", ["--use_xnnpack=true"]), ("builtin", ["--use_xnnpack=false"]), ("gpu", ["--use_gpu=true"]),
     ("gpu32", ["--use_gpu=true", "--gpu_precision_loss_allowed=false"]), ("nnapi", ["--use_nnapi=true"]),
     ("nnapi:google-edgetpu", ["--use_nnapi=true", "--nnapi_accelerator_name=google-edgetpu"]),
-    ("hexagon", ["--use_hexagon=true"]), ("external:/d.so", ["--external_delegate_path=/d.so"]),
+    ("hexagon", ["--use_hexagon=true"]), ("hexagon:/l", ["--use_hexagon=true", "--hexagon_lib_path=/l"]),
+    ("external:/d.so", ["--external_delegate_path=/d.so"]),
     ("external:/d.so;a:1;b:2", ["--external_delegate_path=/d.so", "--external_delegate_options=a:1;b:2"]),
 ])  # fmt: skip
 def test_delegates(delegate, flags):

@@ -152,7 +152,8 @@ def test_failures():
 
 def test_repetitions_that_a_crash_took_are_a_failure_and_said():
     good = row([100.5] * 3)
-    lost = {"failed_jobs": ["latency"], "failures": ["crashed (exit code 139)"]}
+    crash = {"kind": "latency", "error": "crashed (exit code 139)", "log": None}
+    lost = {"failed_jobs": [crash], "failures": ["the link dropped", "crashed (exit code 139)"]}
     two = row([1000.5] * 2, facts={"repetitions": [{"p50_us": 1000.5}] * 2, **lost})
     found = only(good, two)
     assert found.worse and found.verdict == "failed" and "crashed (exit code 139)" in found.why

@@ -219,6 +219,7 @@ FOUR = (((0, 1), 1800000), ((2, 3, 4), 2800000), ((5, 6), 3000000), ((7,), 33000
 @pytest.mark.parametrize(("clusters", "which", "mask"), [
     (FOUR, "little", "3"), (FOUR, "big", "7c"), (FOUR, "prime", "80"), (FOUR, "all", "ff"), (FOUR, "F0", "f0"),
     (FOUR, "0x10", "10"), (FOUR[:2], "big", "1c"), (FOUR[:2], "little", "3"), (FOUR[:1], "all", "3"), ((), "30", "30"),
+    (FOUR[:1], "ff", "3"),
     ((((4, 5, 6, 7), 2000000), ((0, 1, 2, 3), 1500000)), "big", "f0"),
 ])  # fmt: skip
 def test_core_mask(clusters, which, mask):

@@ -84,6 +84,24 @@ def test_the_health_service_stands_in_for_the_kernels_file(start, tmp_path):
     assert {sample.current_raw for sample in trace.samples if sample.battery} == {-412300}
 
 
+def test_before_android_13_the_health_service_is_asked_another_way(start, tmp_path):
+    (tmp_path / "tools/lshal").write_text(f"#!/bin/sh\n[ $# = 2 ] && cat '{PHONES / 'health_hal_dump.txt'}'\n")
+    (tmp_path / "tools/lshal").chmod(0o755)
+    process = start("true", CURRENT_FILE="")
+    assert process.wait(20) == 0
+    trace = read_trace((tmp_path / "the trace").read_text())
+    assert {sample.current_raw for sample in trace.samples if sample.battery} == {-412300}
+
+
+def test_without_a_health_service_nobody_asks_it_again(start, tmp_path):
+    asked = tmp_path / "tools/lshal"
+    asked.write_text(f"#!/bin/sh\necho asked >>'{tmp_path / 'asked'}'\necho Cannot find service\n")
+    asked.chmod(0o755)
+    process = start("true", CURRENT_FILE="", ODPM="0")
+    assert process.wait(20) == 0 and (tmp_path / "asked").read_text() == "asked\n"
+    assert "@@health" not in (tmp_path / "the trace").read_text()
+
+
 @pytest.mark.parametrize(
     "command, code", [(["no_such_tool"], 127), (["sh", "-c", "kill -9 $$"], 137), (["sh", "-c", "exit 3"], 3)]
 )

@@ -2,9 +2,10 @@
 
 import pytest
 
-from android_bench.job import Configuration, Model
+from android_bench.job import Configuration, Job, Model
 from android_bench.result import Result
 from android_bench.rows import make_row
+from android_bench.runner import Results
 
 CONFIGURATION = Configuration(Model("/C0.tflite", "f" * 64, "C0"), 2, "gpu", "f0")
 DEVICE = {"label": "Pixel 7", "kind": "android", "facts": {"soc": "Tensor G2"}, "versions": {"benchmark_model": "abc"}}
@@ -64,7 +65,7 @@ def test_a_repetition_that_failed_is_told_and_the_others_count():
                 line(run(120.0), repetition=2))  # fmt: skip
     assert (found.error, found.latency_p50_us, found.runs) == (None, 110, 100)
     assert found.facts["failures"] == ["was killed"] * 3 and found.facts["attempts"] == 5
-    assert found.facts["failed_jobs"] == ["latency"] and "failed_logs" not in found.facts
+    assert found.facts["failed_jobs"] == [{"kind": "latency", "error": "was killed", "log": None}]
     assert len(found.facts["repetitions"]) == 2
 
 
@@ -147,3 +148,11 @@ def test_an_energy_within_noise_of_nothing_is_no_negative_one():
     energy = {"joules": -0.001, "source": "level", "low": -0.01, "high": 0.008}
     found = row(line(run()), line({"energy": energy}, "energy"))
     assert found.energy_joules == 0 and found.facts["energy"]["joules"] == -0.001
+
+
+def test_logs_of_two_phones_and_models_lie_in_files_of_their_own(tmp_path):
+    results = Results(tmp_path, [])
+    delegate = "external:/vendor/lib64/libQnnTFLiteDelegate.so;backend_type:htp;htp_performance_mode:2"
+    jobs = [Job(Configuration(Model("m", sha, "m"), 1, delegate, ""), "latency") for sha in ("a" * 64, "b" * 64)]
+    names = {results.keep("said", serial, job) for serial in ("SERIAL1", "SERIAL2") for job in jobs}
+    assert len(names) == 4 and all((tmp_path / name).read_text() == "said" for name in names)

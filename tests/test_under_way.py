@@ -123,8 +123,10 @@ def test_a_setting_that_is_not_put_back_is_told_and_the_next_run_does(two, here,
         return real(text)
 
     phone.map_command = fail_at_the_end
-    with pytest.raises(Incomplete, match="Pixel 7: .*not every setting could be put back.*android-bench clean"):
-        two.measure(["a.tflite"], here / "out", device=(phone.serial,))
+    (here / "broken.tflite").write_bytes(b"\x1c\0\0\0TFL3" + b"rubbish" * 30)
+    with pytest.raises(Incomplete, match="Pixel 7: .*not every setting could be put back.*android-bench clean") as told:
+        two.measure(["a.tflite", "broken.tflite"], here / "out", device=(phone.serial,))
+    assert "Pixel 7: 1 jobs failed" in str(told.value)
     phone.map_command = real
     assert phone.settings() != before and read_rows(here / "out")[0].error is None
     broken.clear()
@@ -181,7 +183,7 @@ def test_what_the_tool_said_is_kept(two, here):
     with pytest.raises(Incomplete):
         two.measure(["a.tflite", "broken.tflite"], "out", device=(two.phones[0].serial,))
     good, bad = sorted(read_rows("out"), key=lambda row: row.id)
-    (log,) = bad.facts["failed_logs"]
+    (log,) = (job["log"] for job in bad.facts["failed_jobs"])
     assert "Benchmarking failed" in (here / "out" / log).read_text() and good.error is None
     lines = [json.loads(line) for line in open("out/jobs.jsonl")]
     assert all("Graph: [" in (here / "out" / line["log"]).read_text() for line in lines if not line["error"])
@@ -214,12 +216,15 @@ def test_of_a_long_log_both_ends_are_read(tmp_path):
     text = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
     log = text.partition("@@log\n")[2]
     assert log.startswith("STARTING!\n") and log.endswith("count=50 first=9 curr=9\n") and len(log) < 700_000
+    (tmp_path / "log").write_text(whole := "count=1 curr=800\n" + "driver: frame done\n" * 25_000 + "count=50\n")
+    text = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    assert 400_000 < len(whole) < 600_000 and text.partition("@@log\n")[2] == whole  # no line twice
 
 
 def test_a_phone_that_is_hot_at_first_is_still_waited_for_later():
     from test_thermal import snapshot
 
-    skins = iter([46.0, 46.0, 46.5, 40.0, 40.0, 43.0, 36.0])
+    skins = iter([46.0, 46.0, 46.5, 40.0, 40.0, 43.0, 36.0])  # a snapshot each
     waits = []
     phone = types.SimpleNamespace(pause=waits.append)
     fake = types.SimpleNamespace(phone=phone, snapshot=lambda: snapshot(skin=next(skins)))
@@ -231,6 +236,42 @@ def test_a_phone_that_is_hot_at_first_is_still_waited_for_later():
     assert "skin 40.0" in measurer._cool()[0] and "skin 40.0" in measurer._cool()[0]  # from here on 40 is the start
     assert "did not cool in 0 s: skin 43.0 °C, above 42.0" in measurer._cool()[0]
     assert measurer._cool()[0] is None
+
+
+def test_a_cap_that_comes_later_is_not_what_is_usual():
+    from test_thermal import snapshot
+
+    seen = iter([snapshot(skin=36.0), snapshot(skin=35.5, limits=(1_800_000, 1_200_000)), snapshot(skin=35.0)])
+    fake = types.SimpleNamespace(phone=None, snapshot=lambda: next(seen))
+    measurer = Measurer(fake, types.SimpleNamespace(cooling=Cooling(37.0, 0.0, 1.0)), None)
+    assert measurer._cool()[0] is None
+    assert "did not cool in 0 s: clock limited to 1.20 of 2.80" in measurer._cool()[0]
+    assert measurer.start.limits_khz == (1_800_000, 2_800_000) and measurer.start_was_cool
+
+
+def test_a_harness_that_was_told_to_ignore_a_signal_does(monkeypatch):
+    seen = []
+    monkeypatch.setitem(cli.COMMANDS, "devices", lambda argv: seen.append(
+        [signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM)]) or 0)  # fmt: skip
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        assert cli.main(["devices"]) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert seen[0][0] == signal.SIG_IGN and callable(seen[0][1])
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_what_a_phone_refuses_to_change_is_told(two, here):
+    phone, program = two.phones[0], two.phones[0].root / "bin/settings"
+    real = program.read_text()
+    program.write_text(real.replace("\n", '\n[ "$1 $3" != "put screen_off_timeout" ] || exit 0\n', 1))
+    try:
+        (row,) = two.measure(["a.tflite"], "out", device=(phone.serial,))
+    finally:
+        program.write_text(real)
+    assert row.facts["settings_refused"] == ["screen_off_timeout"] and row.error is None
+    assert "the phone kept screen_off_timeout as it was" in (here / "out/report.html").read_text()
 
 
 def test_the_samples_of_a_slow_model_get_the_time_that_they_take(two, here):

@@ -1,6 +1,7 @@
 # sh energy.sh PERIOD IDLE_SECONDS OUT CMD ARGS...
 # Runs CMD between two idle phases and writes what the battery says to OUT, a block every PERIOD seconds. Exits with
-# CMD's code. Environment: CURRENT_FILE, a current_now file, or empty: then the health service is asked; ODPM=1 reads
+# CMD's code. Environment: CURRENT_FILE, a current_now file, or empty: then the health service is asked, if there is
+# one; ODPM=1 reads
 # the energy meters too, at the marks and in every 8th block. A block is `@ UPTIME IDLE` (of /proc/uptime), then those of
 # `@@mark NAME`, `@@odpm`, `@@battery`, `@@current`, `@@health` that apply.
 period=$1 idle=$2 out=$3
@@ -33,6 +34,10 @@ mark() {
 # When this script was killed, ends within a period and takes what it had started along.
 sample() {
     count=0 health=
+    [ -n "$CURRENT_FILE" ] || for ask in "dumpsys android.hardware.health.IHealth/default" \
+        "lshal debug android.hardware.health@2.1::IHealth/default"; do # Android 13 and later; before
+        case $($ask 2>&1 </dev/null) in *"current now"*) health=$ask && break ;; esac
+    done
     : &
     wait $!
     trap 'kill $! 2>/dev/null; wait $!; exit 0' TERM # $!, not a variable: TERM may come before that is set
@@ -46,9 +51,9 @@ sample() {
         if [ -n "$CURRENT_FILE" ]; then
             echo @@current
             cat "$CURRENT_FILE" 2>&1
-        elif [ "$health" != 0 ]; then
+        elif [ -n "$health" ]; then
             echo @@health
-            dumpsys android.hardware.health.IHealth/default 2>&1 </dev/null || health=0
+            $health 2>&1 </dev/null
         fi
         sleep "$period" &
         wait $!

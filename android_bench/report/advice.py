@@ -66,9 +66,12 @@ def _throttled(rows) -> Iterator[Said]:
         return
     runs, hot = sum(len(repetitions(row)) for row in rows), sum(map(_hot, rows))
     causes = list(dict.fromkeys(run["throttled"] for row in mine for run in repetitions(row) if run.get("throttled")))
-    ends = [run["cooled"] for row in mine for run in repetitions(row) if "did not cool" in (run.get("cooled") or "")]
+    cooled = [run.get("cooled") or "" for row in mine for run in repetitions(row)]
+    ends = [words for words in cooled if "did not cool" in words]
     cooler = f"Raise --cool-down-wait (it ran out {len(ends)} times)" if ends else "Start cooler: a lower --cool-down"
     cooler = "Let it cool (--cool-down 37 --cool-down-wait 300)" if ends and "in 0 s" in ends[0] else cooler
+    if any("did not wait" in words for words in cooled):
+        cooler = "It was hot from the start: let it cool, then measure into a new folder,"
     threads = max((row.threads or 1 for row in mine), default=1)
     fewer = f" or lower --threads (was {threads})" if threads > 1 else ""
     cause = f" ({causes[0]})" if causes else ""
@@ -182,6 +185,14 @@ def _screen(rows) -> Iterator[Said]:
         )  # fmt: skip
 
 
+def _settings(rows) -> Iterator[Said]:
+    for names_, mine in grouped(rows, lambda row: ", ".join(facts(row).get("settings_refused") or [])):
+        yield (
+            "warning", mine, f"the phone kept {names_} as it was, so its screen may go off in the middle. Change it by "
+            "hand; Xiaomi wants 'USB debugging (Security settings)' in the developer options.",
+        )  # fmt: skip
+
+
 def _battery(rows) -> Iterator[Said]:
     levels = [((facts(row).get("battery") or {}).get("percent"), row) for row in rows]
     low = [(percent, row) for percent, row in levels if percent is not None and percent < LOW_BATTERY]
@@ -266,6 +277,6 @@ def _other_accuracy(rows, hosts) -> Iterator[Said]:
 
 RULES = (
     _emulated, missing.failed, missing.failed_in_part, _throttled, missing.energy_refused, _delegates,
-    _other_processor, _old_binary, _spread, _single, _outliers, _screen, _battery, _cores, _tiny, _busy, _disagree,
-    missing.no_accuracy, missing.no_memory,
+    _other_processor, _old_binary, _spread, _single, _outliers, _screen, _settings, _battery, _cores, _tiny, _busy,
+    _disagree, missing.no_accuracy, missing.no_memory,
 )  # fmt: skip

@@ -6,7 +6,7 @@ from statistics import median
 from rich.table import Table
 from rich.text import Text
 
-from android_bench.report.fields import delegate_asked, energy, facts, repetitions
+from android_bench.report.fields import delegate_asked, energy, facts, failed_jobs, repetitions
 from android_bench.result import Result
 from android_bench.stats import bootstrap_ratio
 
@@ -118,8 +118,8 @@ def _latency(a: Result, b: Result, threshold: float, seed: int) -> Comparison:
     why += "".join(_remarks(a, b))
     if a == b or (repetitions(a) and repetitions(a) == repetitions(b)):
         return _comparison(b, "latency", "same", "these are the same measurements", 1.0, 1.0, 1.0)
-    if "latency" in (facts(b).get("failed_jobs") or []) and len(after) < REPETITIONS <= len(before):
-        return _comparison(b, "latency", "failed", f"{why}: {facts(b)['failures'][0]}", ratio)
+    if (lost := failed_jobs(b, "latency")) and len(after) < REPETITIONS <= len(before):
+        return _comparison(b, "latency", "failed", f"{why}: {lost[0]['error']}", ratio)
     if min(len(before), len(after)) < REPETITIONS:
         return _comparison(b, "latency", "not enough repetitions", f"{why}: measure {REPETITIONS} or more", ratio)
     whole = all(float(value).is_integer() for value in before + after)
@@ -154,9 +154,9 @@ def _remarks(a: Result, b: Result):
         hot = sum(bool(run.get("throttled")) for run in repetitions(row))
         if hot:
             yield f"; {side} was throttled in {hot} of {len(repetitions(row))}"
-        lost = (facts(row).get("failed_jobs") or []).count("latency")
+        lost = failed_jobs(row, "latency")
         if lost:
-            yield f"; {lost} of {side}'s repetitions failed"
+            yield f"; {len(lost)} of {side}'s repetitions failed"
 
 
 def _builds(a: Result, b: Result) -> list[str | None]:

@@ -32,6 +32,11 @@ def energy(row: Result) -> dict:
     return facts(row).get("energy") or {}
 
 
+def failed_jobs(row: Result, *kinds: str) -> list[dict]:
+    """The jobs of these kinds (of all, if none is given) without numbers: "kind", "error", "log" (a path or None)."""
+    return [job for job in facts(row).get("failed_jobs") or [] if not kinds or job["kind"] in kinds]
+
+
 def time_us(row: Result) -> tuple[float | None, str]:
     """The median of the runs, or their mean where the tool printed no median or one below its 1 us steps.
 
