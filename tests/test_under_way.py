@@ -253,13 +253,14 @@ def test_a_harness_that_was_told_to_ignore_a_signal_does(monkeypatch):
     seen = []
     monkeypatch.setitem(cli.COMMANDS, "devices", lambda argv: seen.append(
         [signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM)]) or 0)  # fmt: skip
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    before = [signal.signal(signal.SIGHUP, signal.SIG_IGN), signal.signal(signal.SIGTERM, signal.SIG_DFL)]  # by nohup
     try:
         assert cli.main(["devices"]) == 0
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     finally:
-        signal.signal(signal.SIGHUP, before)
+        for number, handler in zip((signal.SIGHUP, signal.SIGTERM), before, strict=True):
+            signal.signal(number, handler)
     assert seen[0][0] == signal.SIG_IGN and callable(seen[0][1])
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_what_a_phone_refuses_to_change_is_told(two, here):

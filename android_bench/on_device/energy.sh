@@ -1,9 +1,8 @@
 # sh energy.sh PERIOD IDLE_SECONDS OUT CMD ARGS...
 # Runs CMD between two idle phases and writes what the battery says to OUT, a block every PERIOD seconds. Exits with
 # CMD's code. Environment: CURRENT_FILE, a current_now file, or empty: then the health service is asked, if there is
-# one; ODPM=1 reads
-# the energy meters too, at the marks and in every 8th block. A block is `@ UPTIME IDLE` (of /proc/uptime), then those of
-# `@@mark NAME`, `@@odpm`, `@@battery`, `@@current`, `@@health` that apply.
+# one; ODPM=1 reads the energy meters too, at the marks and in every 8th block. A block is `@ UPTIME IDLE` (of
+# /proc/uptime), then those of `@@mark NAME`, `@@odpm`, `@@battery`, `@@current`, `@@health` that apply.
 period=$1 idle=$2 out=$3
 shift 3
 parent=$$
