@@ -87,6 +87,7 @@ def test_a_clean_row_gets_no_advice():
         ({"facts": {"unconsumed_flags": ["--result_file_path"]}}, "warning", ["--result_file_path", "older build"]),
         ({"facts": {"repetitions": [{"p50_us": 40.0}, {"p50_us": 46.0}], "fixed_performance": False}}, "warning",
          ["up to 14 %", "--repetitions 4", "or --fixed-performance"]),
+        ({"facts": {"repetitions": [{"p50_us": 6.0}, {"p50_us": 8.0}]}}, "warning", ["up to 29 %", "--repetitions 4"]),
         ({"facts": {"repetitions": RUNS[:1]}}, "note", ["one repetition", "--repetitions 5"]),
         ({"facts": {"outlier_repetitions": 1}}, "note", ["1 of 3 repetitions"]),
         ({"facts": {"screen": "off"}}, "warning", ["the screen was off"]),
@@ -166,6 +167,12 @@ def test_what_others_used_of_an_emulated_phone_is_not_its_own():
     clusters = [{"cpus": [0, 1, 2, 3], "max_khz": 2000000}]
     busy = row(facts={"clusters": clusters, "system_cpu_percent": 90.0, "emulated": True}, device_kind="emulated")
     assert [advice.text[:19] for advice in advise([busy])] == ["Pixel 7: emulated. "]
+
+
+def test_neighbouring_whole_microseconds_are_no_spread():
+    assert advise([row(facts={"repetitions": [{"p50_us": 26.0}, {"p50_us": 27.0}]}, latency_p50_us=26.5)]) == []
+    assert advise([row(facts={"repetitions": [{"p50_us": 6.0}, {"p50_us": 7.0}]}, latency_p50_us=26.5)]) == []
+    assert len(advise([row(facts={"repetitions": [{"p50_us": 6.1}, {"p50_us": 7.1}]}, latency_p50_us=26.5)])) == 1
 
 
 def test_masked_rows_need_no_advice_on_cores():

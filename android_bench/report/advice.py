@@ -145,7 +145,8 @@ def _spread(rows) -> Iterator[Said]:
     wide = []
     for row in rows:
         times = [run["p50_us"] for run in repetitions(row) if run.get("p50_us") and not run.get("outlier")]
-        if len(times) > 1 and max(times) - min(times) > SPREAD * median(times):
+        step = all(float(time).is_integer() for time in times)  # microsecond: two neighbouring whole ones may be equal
+        if len(times) > 1 and max(times) - min(times) > max(step, SPREAD * median(times)):
             wide.append(((max(times) - min(times)) / median(times), len(times), row))
     if wide:
         spread, count, worst = max(wide, key=lambda item: item[0])
