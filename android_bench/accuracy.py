@@ -1,6 +1,7 @@
 """Accuracy of what ran on a phone: labels, the phone's outputs, and this computer's outputs beside them."""
 
 import dataclasses
+import hashlib
 import zipfile
 import zlib
 from pathlib import Path
@@ -17,6 +18,7 @@ class Pack:
 
     inputs: dict[str, np.ndarray]
     labels: np.ndarray | None
+    sha256: str = ""  # of the file they were read from
 
     @classmethod
     def read(cls, path, limit: int | None = None) -> "Pack":
@@ -38,7 +40,7 @@ class Pack:
                 f"Expected x (or one array for each input) and y, all with the same number of samples. Received in "
                 f"{str(path)!r}: {lengths or 'nothing'}."
             )
-        return cls(arrays, labels)
+        return cls(arrays, labels, hashlib.sha256(path.read_bytes()).hexdigest())
 
     @property
     def feeds(self):
@@ -61,14 +63,15 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def score(reference: Reference, scores: np.ndarray, labels: np.ndarray | None) -> dict:
+def score(reference: Reference, scores: np.ndarray, pack: Pack) -> dict:
     """Fields of a row: accuracy, macro_f1, recalls (with labels and class scores) and facts about this computer.
 
     `facts["host_agreement"]` is the share of samples with the same top-1 as this computer's outputs of the same file,
     `facts["host_max_difference"]` the largest difference of the first output, in its unit; accuracy is the
     first output's too. Where there are more, `facts["host_differences"]` has all of them by name (`measure.py`).
     """
-    facts = {"eval_samples": reference.samples, "eval_how": reference.how,
+    labels = pack.labels
+    facts = {"eval_samples": reference.samples, "eval_how": reference.how, "eval_sha256": pack.sha256,
              "host_max_difference": float(np.max(np.abs(scores - reference.scores)))}  # fmt: skip
     if scores.ndim != 2:
         return {"facts": facts | {"accuracy_note": f"the output's shape {scores.shape} is not one of class scores"}}

@@ -1,5 +1,6 @@
 """A whole run: models on phones, results on the disk, and the report."""
 
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -82,6 +83,7 @@ def run(request: Request, quiet: bool = False) -> Path:
     with only_one(folder):
         remember_config(folder, _config(request, means))
         results = Results(folder, configurations)
+        _same_files(results.lines, configurations)
         facts = _labelled(results.devices() | _same_phones(results.devices(), facts))
         results.remember(facts)
         options = {"repetitions": request.repetitions, "seed": request.seed}
@@ -89,8 +91,11 @@ def run(request: Request, quiet: bool = False) -> Path:
             (serial, opened, plan(configurations, kinds=_kinds(means.wishes, serial), serial=serial, **options))
             for serial, opened in devices
         ]
+        planned = {serial: {(serial, *job.key) for job in mine} for serial, _, mine in jobs}
+        results.remember({serial: facts[serial] | {"planned": len(keys | {k for k in results.keys if k[0] == serial})}
+                          for serial, keys in planned.items()})  # fmt: skip
         if request.retry_failed:
-            results.drop_failed({(serial, *job.key) for serial, _, mine in jobs for job in mine})
+            results.drop_failed(set().union(*planned.values()))
         names = {serial: facts[serial]["label"] for serial, _ in devices}
         with _progress(names, {serial: len(mine) for serial, _, mine in jobs}, quiet) as tell:
             outcomes = run_all(jobs, results, request.seed, tell, stop)
@@ -118,6 +123,8 @@ def _configurations(request: Request) -> list[Configuration]:
     here = [word for word in (*lists["delegate"], *lists["cores"]) if word not in ("cpu", "builtin", "")]
     if HOST in request.device and here:
         raise ValueError(f"This computer has --delegate cpu and builtin, and no --cores. Received: {', '.join(here)}.")
+    if set(request.device) == {HOST} and (request.wishes.energy_minutes or request.wishes.sustain_minutes):
+        raise ValueError("--energy-minutes and --sustain are measured on phones only. Received: --device host alone.")
     for library in request.library:
         if not Path(library).is_file():
             raise ValueError(f"Expected a shared library. Received: {library!r}, which is not a file; check the path.")
@@ -147,6 +154,15 @@ def _same_phones(before: dict[str, dict], now: dict[str, dict]) -> dict[str, dic
                 raise ValueError(f"{device['label']} was measured into this folder with another {name} "
                                  f"({was or 'none'}, now {now_is or 'none'}): choose another --output.")  # fmt: skip
     return now
+
+
+def _same_files(lines: list[dict], configurations: list[Configuration]) -> None:
+    """ValueError where the folder holds results of another file under one of these names."""
+    known = {line["id"]: line["model_sha256"] for line in lines}
+    for model in {configuration.model for configuration in configurations}:
+        if known.get(model.id, model.sha256) != model.sha256:
+            raise ValueError(f"The folder holds results of another {model.id} (sha256 {known[model.id][:12]}, that of "
+                             f"this file is {model.sha256[:12]}): choose another --output.")  # fmt: skip
 
 
 def _labelled(devices: dict[str, dict]) -> dict[str, dict]:
@@ -179,8 +195,19 @@ def write_report(folder) -> Path:
     """Write `report.html`, `.csv` and `.jsonl` of a results folder; returns the first one's path."""
     folder = Path(folder)
     config = folder / "config.json"
-    about = json.loads(config.read_text()) if config.exists() else {}
-    return report.write_report(read_rows(folder), folder / "report.html", about=_about(about))
+    about, rows = json.loads(config.read_text()) if config.exists() else {}, read_rows(folder)
+    about = _about(about, all(row.device_kind == "host" for row in rows))
+    return report.write_report(rows, folder / "report.html", about=about, unfinished=_unfinished(folder))
+
+
+def _unfinished(folder: Path) -> str | None:
+    """Which devices have not run all of their jobs, in words."""
+    results = Results(folder, [])
+    done = collections.Counter(line["serial"] for line in results.lines)
+    return ", ".join(
+        f"{device['label']} has run {done[serial]} of {device['planned']} jobs"
+        for serial, device in results.devices().items() if done[serial] < device.get("planned", 0)
+    ) or None  # fmt: skip
 
 
 def _devices(request: Request, means: Means, stop: threading.Event, quiet: bool):
@@ -219,17 +246,18 @@ def _config(request: Request, means: Means) -> dict:
     }  # fmt: skip
 
 
-def _about(config: dict) -> dict:
+def _about(config: dict, here: bool) -> dict:
     if "timing.runs" not in config:
         return {}
     timing = {name.removeprefix("timing."): value for name, value in config.items() if name.startswith("timing.")}
     celsius = config["cooling.celsius"]
     limit = "off" if celsius is None else f"until skin and battery are below {celsius:g} °C"
+    cooling = {"Cool-down": f"{limit} (or as cool as at the start), at most {config['cooling.max_seconds']:g} s"}
     return {
-        "A latency run": "at least {runs} runs and {min_seconds:g} s, at most {max_seconds:g} s, after {warmup_runs} "
-                         "runs and {warmup_seconds:g} s of warm-up".format(**timing),
-        "Cool-down": limit + f" (or as cool as at the start), at most {config['cooling.max_seconds']:g} s",
-        "Order": f"blocks of all configurations, shuffled with seed {config['seed']} and the phone's serial",
+        "A latency run": "runs: {runs} or more, for {min_seconds:g} s or more, {max_seconds:g} s at most; warm-up "
+                         "before: {warmup_runs} or more, for {warmup_seconds:g} s or more".format(**timing),
+        **({} if here else cooling),
+        "Order": f"blocks of all configurations, shuffled with seed {config['seed']} and the device's serial",
         "CPU %": "processor time / wall time of the process, loading included where the run is short; 100 is one core",
     }  # fmt: skip
 

@@ -53,7 +53,7 @@ def in_child(
             name = signal.Signals(-child.returncode).name
             raise RuntimeError(
                 f"LiteRT died with {name} (signal {-child.returncode}) on {job['path']}: a kernel can't run this file. "
-                "Convert with another precision, or try xnnpack=False."
+                "Convert with another precision, or try xnnpack=False (--delegate builtin)."
             )
         if child.returncode or not result.exists():
             last = Path(folder, "stderr").read_text(errors="replace").strip().splitlines()[-1:] or ["no message"]

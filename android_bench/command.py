@@ -33,6 +33,9 @@ class Timing:
         seconds = (self.min_seconds, self.max_seconds, self.warmup_seconds)
         if self.runs < 1 or self.warmup_runs < 0 or not all(0 <= value < float("inf") for value in seconds):
             raise ValueError(f"Expected runs >= 1, and warm-up and seconds >= 0. Received: {self}")
+        if self.min_seconds > self.max_seconds:
+            raise ValueError(f"Expected --min-seconds of at most --max-seconds. Received: {self.min_seconds:g} and "
+                             f"{self.max_seconds:g}.")  # fmt: skip
 
     def flags(self) -> list[str]:
         return [

@@ -35,7 +35,7 @@ class Model:
         """ValueError if the file is not what it was when it was read."""
         path = Path(self.path)
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != self.sha256:
-            raise ValueError(f"{self.path} changed since the run began: run the new file into another folder.")
+            raise ValueError(f"{self.path} changed since the run began: measure the new file into another folder.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -206,7 +206,7 @@ class Measurer:
             scores = expected.read(content)
         except ValueError as error:
             raise JobFailed(f"the outputs can't be used: {error}", retry=True, log=ran.log) from None
-        found = score(expected, scores, self.wishes.pack.labels)
+        found = score(expected, scores, self.wishes.pack)
         found["facts"]["eval_ran_on"] = log.ran_on
         if len(expected.outputs) > 1:
             found["facts"]["host_differences"] = expected.differences(content)

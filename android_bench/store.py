@@ -116,5 +116,5 @@ def only_one(folder):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise RuntimeError(f"Another process runs the study in {folder}: wait for it, or stop it.") from error
+            raise RuntimeError(f"Another process writes into {folder}: wait for it, or stop it.") from error
         yield

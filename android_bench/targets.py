@@ -113,7 +113,7 @@ class HostDevice:
         xnnpack = configuration.delegate == "cpu"
         if job.kind == "accuracy":
             expected = self.means.references.get(configuration.model, xnnpack)
-            return score(expected, expected.scores, self.means.wishes.pack.labels)
+            return score(expected, expected.scores, self.means.wishes.pack)
         if job.kind != "latency":
             raise JobFailed(f"{job.kind} is measured on phones only")
         timing = self.means.wishes.timing
@@ -127,6 +127,7 @@ class HostDevice:
                     xnnpack=xnnpack, stop=self.means.stop,
                 )  # fmt: skip
         except RuntimeError as error:
+            configuration.model.check()  # a file that is overwritten under a process kills it
             raise JobFailed(str(error)) from None
         return _repetition(found)
 

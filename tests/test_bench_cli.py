@@ -301,6 +301,35 @@ def test_this_computer_goes_through_the_same_pipeline(here, capsys):
     assert "This computer has --delegate cpu and builtin" in capsys.readouterr().err and not (here / "other").exists()
 
 
+def test_another_file_of_the_same_name_needs_another_folder(here, capsys):
+    assert cli.main(["run", "a.tflite", "--device=host", *QUICKLY]) == 0
+    before = (here / "results/jobs.jsonl").read_bytes()
+    (here / "a.tflite").write_bytes(tiny_files.minus_mean())
+    assert cli.main(["run", "a.tflite", "--device=host", *QUICKLY]) == 2
+    assert "holds results of another a (sha256 " in capsys.readouterr().err
+    assert (here / "results/jobs.jsonl").read_bytes() == before
+
+
+def test_the_report_of_a_run_that_was_stopped_says_so(here):
+    assert cli.main(["run", "a.tflite", "--device=host", "--delegate=cpu,builtin", *QUICKLY]) == 0
+    page, jobs = here / "results/report.html", here / "results/jobs.jsonl"
+    assert "Unfinished" not in page.read_text()
+    jobs.write_text(jobs.read_text().splitlines(keepends=True)[0])
+    assert cli.main(["report", "results"]) == 0
+    assert re.search(r"Unfinished: this computer \(.*\) has run 1 of 2 jobs", page.read_text())
+    assert cli.main(["run", "a.tflite", "--device=host", "--delegate=cpu,builtin", *QUICKLY]) == 0
+    assert "Unfinished" not in page.read_text() and "Cool-down" not in page.read_text()
+    assert "of a Python process that had" in page.read_text()
+
+
+def test_what_this_computer_can_not_measure_is_refused(here, capsys):
+    for flag in ("--energy-minutes=1", "--sustain=30s"):
+        assert cli.main(["run", "a.tflite", "--device=host", flag, *QUICKLY]) == 2
+        assert "measured on phones only" in capsys.readouterr().err
+    assert cli.main(["run", "a.tflite", "--device=host", *QUICKLY, "--min-seconds=5", "--max-seconds=1"]) == 2
+    assert not (here / "results").exists()
+
+
 def test_rows_of_an_earlier_run_into_the_folder_stay(here):
     assert cli.main(["run", "a.tflite", "--device=host", *QUICKLY]) == 0
     shutil.copy("a.tflite", "b.tflite")

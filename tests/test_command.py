@@ -91,6 +91,8 @@ def test_the_real_tool_knows_every_flag():
 def test_times_that_are_none(options):
     with pytest.raises(ValueError, match="Expected runs >= 1"):
         Timing(**options)
+    with pytest.raises(ValueError, match="Expected --min-seconds of at most --max-seconds. Received: 5 and 1"):
+        Timing(min_seconds=5, max_seconds=1)
 
 
 def test_times_are_what_a_results_folder_remembers():

@@ -171,6 +171,8 @@ def test_what_was_measured_another_way_is_said_and_not_judged():
     few, many = (row([1.5] * 3, accuracy=0.9 + n / 1e4, facts={"eval_samples": n}) for n in (50, 1000))
     found = only(many, few, "accuracy")
     assert found.verdict == "uncertain" and "of 1000 samples in A, of 50 in B" in found.why
+    a, b = (row([1.5] * 3, accuracy=share, facts={"eval_sha256": sha}) for share, sha in ((0.95, "aa"), (0.02, "bb")))
+    assert only(a, b, "accuracy").verdict == "uncertain" and "other data in B" in only(a, b, "accuracy").why
 
 
 @pytest.mark.parametrize(

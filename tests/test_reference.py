@@ -154,19 +154,19 @@ def test_score_has_accuracy_by_the_labels_and_agreement_with_this_computer(made)
     expected = made(tiny_files.matmul(), X)  # the largest of each row: 2, 1, 2, 0 (all equal), 2
     there = expected.scores.copy()
     there[0] = [9, 0, 2]  # the phone says 0
-    found = score(expected, there, np.array([2, 1, 2, 0, 2]))
+    found = score(expected, there, Pack({}, np.array([2, 1, 2, 0, 2]), "ab"))
     assert found["accuracy"] == 0.8 and found["recalls"] == {"0": 1.0, "1": 1.0, "2": pytest.approx(2 / 3)}
-    assert found["facts"] == {"eval_samples": 5, "eval_how": expected.how, "host_max_difference": 8.0,
-                              "host_agreement": 0.8}  # fmt: skip
+    assert found["facts"] == {"eval_samples": 5, "eval_how": expected.how, "eval_sha256": "ab",
+                              "host_max_difference": 8.0, "host_agreement": 0.8}  # fmt: skip
 
 
 def test_score_says_why_there_is_no_accuracy(made):
     expected = made(tiny_files.matmul(), X)
-    assert score(expected, expected.scores, None)["facts"]["accuracy_note"] == "the data has no labels (y)"
-    assert "0..2" in score(expected, expected.scores, np.array([0, 1, 2, 3, 9]))["facts"]["accuracy_note"]
+    assert score(expected, expected.scores, Pack({}, None))["facts"]["accuracy_note"] == "the data has no labels (y)"
+    assert "0..2" in score(expected, expected.scores, Pack({}, np.array([0, 1, 2, 3, 9])))["facts"]["accuracy_note"]
     layer = dataclasses.replace(expected.outputs[0], shape=(5, 1, 3))
     boxes = dataclasses.replace(expected, outputs=(layer,))
-    found = score(boxes, boxes.scores, np.arange(5))
+    found = score(boxes, boxes.scores, Pack({}, np.arange(5)))
     assert "accuracy" not in found and "(5, 1, 3)" in found["facts"]["accuracy_note"]
 
 

@@ -72,7 +72,7 @@ def test_a_model_that_is_replaced_is_not_measured_under_the_old_name(two, here):
     thread = threading.Thread(target=replace)
     thread.start()
     try:
-        with pytest.raises(Incomplete, match="changed since the run began: run the new file into another folder"):
+        with pytest.raises(Incomplete, match="changed since the run began: measure the new file into another folder"):
             two.measure(["a.tflite"], here / "out", repetitions=5)
     finally:
         done.append(True)

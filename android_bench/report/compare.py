@@ -192,9 +192,11 @@ def _accuracy(a: Result, b: Result) -> Comparison | None:
     points = 100 * (b.accuracy - a.accuracy)
     verdict = "less accurate" if points < -POINTS else "more accurate" if points > POINTS else "same"
     why = f"{100 * a.accuracy:.2f} to {100 * b.accuracy:.2f} %, {points:+.2f} points"
-    samples = [facts(row).get("eval_samples") for row in (a, b)]
+    samples, data = ([facts(row).get(name) for row in (a, b)] for name in ("eval_samples", "eval_sha256"))
     if samples[0] != samples[1]:
         verdict, why = "uncertain", f"{why}: of {samples[0]} samples in A, of {samples[1]} in B"
+    elif all(data) and data[0] != data[1]:
+        verdict, why = "uncertain", f"{why}: other data in B"
     return _comparison(b, "accuracy", verdict, why, b.accuracy / a.accuracy if a.accuracy else None)
 
 

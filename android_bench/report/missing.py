@@ -9,6 +9,7 @@ from android_bench.report.fields import Said, delegate_asked, energy, facts, fai
 
 AGAIN = "run again with --retry-failed"
 CAUSES = (  # words in the error -> what to do
+    (r"changed since the run began", "Its name stands for the old file in this folder"),
     (r"time limit|no end within|did not end|timed? ?out|timeout", "The model hangs or is too slow for its time: look "
      f"whether the phone sleeps, try --delegate cpu, then {AGAIN}"),
     (r"\b137\b|killed|memory", "Close other apps or use a smaller model or batch: memory ran out, or the phone's "

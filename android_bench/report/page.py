@@ -32,10 +32,12 @@ SOURCES = {
 }  # fmt: skip
 
 
-def write_report(rows: list[Result], path, *, title: str | None = None, about: dict | None = None) -> Path:
+def write_report(rows: list[Result], path, *, title: str | None = None, about: dict | None = None,
+                 unfinished: str | None = None) -> Path:  # fmt: skip
     """Write `path` (.html, opens without a network) and the same rows as `.csv` and `.jsonl`; returns `path`.
 
-    `about` is shown under "How it was measured": words -> words. Raises ValueError where there is no row.
+    `about` is shown under "How it was measured": words -> words; `unfinished` at the top. Raises ValueError where
+    there is no row.
     """
     if not rows:
         raise ValueError("A report needs one or more rows. Received none: run `android-bench run MODELS` first.")
@@ -49,8 +51,8 @@ def write_report(rows: list[Result], path, *, title: str | None = None, about: d
     environment = jinja2.Environment(loader=jinja2.PackageLoader("android_bench.report", "."), autoescape=True)
     environment.globals |= {word.__name__: word for word in (short, time_words, joule_words, joule_range)}
     page = environment.get_template("report.html.j2").render(
-        title=title, about=about or {}, devices=devices, matrix=_matrix(rows), models=_models(rows), unit=unit,
-        scale=scale, advice=advise(rows), everything=everything and _json(everything),
+        title=title, unfinished=unfinished, about=about or {}, devices=devices, matrix=_matrix(rows),
+        models=_models(rows), unit=unit, scale=scale, advice=advise(rows), everything=everything and _json(everything),
         charts=[_json(chart["figure"]) for chart in charts], counts=_counts(rows),
         plotly_js=plotly.offline.get_plotlyjs(),
     )  # fmt: skip
@@ -185,6 +187,8 @@ def _provenance(rows, first):
     yield "mean clocks", clocks and " / ".join(f"{median(c) / 1e6:.2f}" for c in zip(*clocks, strict=False)) + " GHz"
     yield "skin temperature", skins and f"{min(skins):.1f} to {max(skins):.1f} °C"
     yield "accuracy", next((found["eval_how"] for found in all_facts if found.get("eval_how")), None)
+    yield "peak memory", next((found["memory_note"] for row, found in zip(rows, all_facts, strict=True)
+                               if found.get("memory_note") and row.peak_memory_bytes), None)  # fmt: skip
     yield "energy", next((energy(row)["rule"] for row in rows if energy(row).get("rule")), None)
 
 
