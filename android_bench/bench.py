@@ -4,7 +4,6 @@ import collections
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import itertools
 import json
 import re
@@ -85,15 +84,15 @@ def run(request: Request, quiet: bool = False) -> Path:
         results = Results(folder, configurations)
         _same_files(results.lines, configurations)
         facts = _labelled(results.devices() | _same_phones(results.devices(), facts))
-        results.remember(facts)
         options = {"repetitions": request.repetitions, "seed": request.seed}
         jobs = [
             (serial, opened, plan(configurations, kinds=_kinds(means.wishes, serial), serial=serial, **options))
             for serial, opened in devices
         ]
         planned = {serial: {(serial, *job.key) for job in mine} for serial, _, mine in jobs}
-        results.remember({serial: facts[serial] | {"planned": len(keys | {k for k in results.keys if k[0] == serial})}
-                          for serial, keys in planned.items()})  # fmt: skip
+        facts |= {serial: facts[serial] | {"planned": len(keys | {k for k in results.keys if k[0] == serial})}
+                  for serial, keys in planned.items()}  # fmt: skip
+        results.remember(facts)
         if request.retry_failed:
             results.drop_failed(set().union(*planned.values()))
         names = {serial: facts[serial]["label"] for serial, _ in devices}
@@ -238,10 +237,10 @@ def _kinds(wishes: Wishes, serial: str) -> tuple[str, ...]:
 def _config(request: Request, means: Means) -> dict:
     """What rows of one folder must share."""
     parts = {"timing": means.wishes.timing, "cooling": means.wishes.cooling, "settings": request.wanted}
+    pack = means.wishes.pack
     flat = {f"{part}.{k}": v for part, fields in parts.items() for k, v in dataclasses.asdict(fields).items()}
-    data = hashlib.sha256(Path(request.eval).read_bytes()).hexdigest() if request.eval else None
     return flat | {
-        "seed": request.seed, "eval_sha256": data, "eval_limit": request.eval_limit,
+        "seed": request.seed, "eval_sha256": pack.sha256 if pack else None, "eval_limit": request.eval_limit,
         "energy_minutes": means.wishes.energy_minutes, "sustain_minutes": means.wishes.sustain_minutes,
     }  # fmt: skip
 

@@ -15,7 +15,7 @@ from android_bench.energy.battery import Battery
 from android_bench.job import Configuration, Job
 from android_bench.logs.parse import BenchmarkLog, parse_log
 from android_bench.session import FOLDER, Session
-from android_bench.thermal import Snapshot, throttled, warm
+from android_bench.thermal import Snapshot, is_cooler, throttled, warm
 
 RETRIED = (137, 139, 90)  # killed, crashed, output missing: may not happen again
 STEP_SECONDS = 20  # of one point of the --sustain curve
@@ -128,7 +128,7 @@ class Measurer:
             reason = reason or still
             self.session.phone.pause(min(cooling.poll_seconds, cooling.max_seconds - waited))
             snapshot = self.session.snapshot()
-        if self.start is None or (not words and _hotter(self.start, snapshot)):
+        if self.start is None or (not words and is_cooler(self.start, snapshot)):
             self.start, self.start_was_cool = snapshot, self.start_was_cool or not words
         if not words and (above := warm(snapshot, cooling.celsius)):
             words = f"did not wait: {above}, but no warmer than at the start"
@@ -274,13 +274,6 @@ def _repetition(log: BenchmarkLog, ran, before: Snapshot, after: Snapshot) -> di
         "ran_on": log.ran_on, "note": log.note, "unconsumed": list(log.unconsumed), "tool": log.tool,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
-
-
-def _hotter(first: Snapshot, second: Snapshot) -> bool:
-    """Whether both of skin and battery, as far as they are known, were warmer in the first."""
-    pairs = [(first.celsius().get(part), second.celsius().get(part)) for part in ("skin", "battery")]
-    pairs = [(one, other) for one, other in pairs if one is not None and other is not None]
-    return bool(pairs) and all(one >= other for one, other in pairs) and pairs[0][0] > pairs[0][1]
 
 
 def _capacity(battery: Battery) -> float | None:

@@ -196,7 +196,6 @@ def run_all(devices: list[tuple[str, Callable, list[Job]]], results: Results, se
                 time.sleep(0.05)
         except KeyboardInterrupt:
             stop.set()
-            pool.shutdown()
             told = [words for future in futures if (words := future.result().words) not in (None, "stopped")]
             raise KeyboardInterrupt("".join(f"\n  {words}" for words in told)) from None
         finally:

@@ -189,6 +189,13 @@ def warm(snapshot: Snapshot, limit_celsius: float | None, start: Snapshot | None
     return _capped(snapshot.limits_khz, start.limits_khz) if start else None
 
 
+def is_cooler(before: Snapshot, now: Snapshot) -> bool:
+    """Whether skin (or the battery, where no skin is known) is cooler now, and neither of the two is warmer."""
+    pairs = [(before.celsius().get(part), now.celsius().get(part)) for part in ("skin", "battery")]
+    pairs = [(then, later) for then, later in pairs if then is not None and later is not None]
+    return bool(pairs) and all(then >= later for then, later in pairs) and pairs[0][0] > pairs[0][1]
+
+
 def _status(status: int) -> str:
     return f"{status} ({STATUSES[status]})"
 

@@ -16,6 +16,7 @@ import tiny_files
 from emulated_phone.personalities import PIXEL, TABLET
 from emulated_phone.sync import Sync
 from phone_farm import QUICK, farm
+from test_thermal import snapshot
 
 from android_bench import cli, session
 from android_bench.accuracy import Pack
@@ -44,7 +45,7 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def wakes_a_failing_put(two):
+def failing_put(two):
     """The Pixel, whose `settings put` fails for the names in the set that comes with it."""
     phone, program = two.phones[0], two.phones[0].root / "bin/settings"
     real, broken = program.read_text(), set()
@@ -110,8 +111,8 @@ def test_a_run_that_is_told_to_end_cleans_up(two, here, number):
     assert phone.settings() == before and phone.leftovers() == ([], [])
 
 
-def test_a_setting_that_is_not_put_back_is_told_and_the_next_run_does(two, here, wakes_a_failing_put):
-    phone, broken, write = wakes_a_failing_put
+def test_a_setting_that_is_not_put_back_is_told_and_the_next_run_does(two, here, failing_put):
+    phone, broken, write = failing_put
     before = phone.settings()
     done, real = [], phone.map_command
 
@@ -135,8 +136,8 @@ def test_a_setting_that_is_not_put_back_is_told_and_the_next_run_does(two, here,
     assert phone.settings() == before
 
 
-def test_what_an_old_script_would_not_put_back_is_not_changed(two, wakes_a_failing_put):
-    phone, broken, write = wakes_a_failing_put
+def test_what_an_old_script_would_not_put_back_is_not_changed(two, failing_put):
+    phone, broken, write = failing_put
     device, before = link(two, phone), phone.settings()
     apply(device, session.FOLDER, Wanted())  # by a harness that died
     broken.add("screen_off_timeout")
@@ -151,8 +152,8 @@ def test_what_an_old_script_would_not_put_back_is_not_changed(two, wakes_a_faili
     assert phone.settings() == before
 
 
-def test_clean_goes_on_after_a_phone_that_fails(two, capsys, wakes_a_failing_put):
-    phone, broken, write = wakes_a_failing_put
+def test_clean_goes_on_after_a_phone_that_fails(two, capsys, failing_put):
+    phone, broken, write = failing_put
     apply(link(two, phone), session.FOLDER, Wanted())
     broken.add("screen_off_timeout")
     write()
@@ -222,8 +223,6 @@ def test_of_a_long_log_both_ends_are_read(tmp_path):
 
 
 def test_a_phone_that_is_hot_at_first_is_still_waited_for_later():
-    from test_thermal import snapshot
-
     skins = iter([46.0, 46.0, 46.5, 40.0, 40.0, 43.0, 36.0])  # a snapshot each
     waits = []
     phone = types.SimpleNamespace(pause=waits.append)
@@ -239,8 +238,6 @@ def test_a_phone_that_is_hot_at_first_is_still_waited_for_later():
 
 
 def test_a_cap_that_comes_later_is_not_what_is_usual():
-    from test_thermal import snapshot
-
     seen = iter([snapshot(skin=36.0), snapshot(skin=35.5, limits=(1_800_000, 1_200_000)), snapshot(skin=35.0)])
     fake = types.SimpleNamespace(phone=None, snapshot=lambda: next(seen))
     measurer = Measurer(fake, types.SimpleNamespace(cooling=Cooling(37.0, 0.0, 1.0)), None)
@@ -275,7 +272,7 @@ def test_what_a_phone_refuses_to_change_is_told(two, here):
     assert "the phone kept screen_off_timeout as it was" in (here / "out/report.html").read_text()
 
 
-def test_the_samples_of_a_slow_model_get_the_time_that_they_take(two, here):
+def test_the_samples_of_a_slow_model_get_the_time_that_they_take(here):
     assert QUICK.grace_seconds == 60
     asked = []
     fake = types.SimpleNamespace(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from statistics import median
 
 from android_bench.report import missing
-from android_bench.report.fields import Said, by_device, delegate_asked, facts, grouped, kind, names, repetitions
+from android_bench.report.fields import Said, by_device, delegate_asked, facts, grouped, kind, names, repetitions, some
 from android_bench.result import Result
 
 SEVERITIES = ("problem", "warning", "note")
@@ -46,9 +46,8 @@ def advise(rows: list[Result]) -> list[Advice]:
 
 
 def _advice(severity: str, text: str, rows: list[Result]) -> Advice:
-    devices = list(by_device(rows))
-    where = ", ".join(devices[:4]) + (f" and {len(devices) - 4} more" if len(devices) > 4 else "")
-    return Advice(severity, f"{where}: {text}", tuple(f"{row.id} on {row.device}" for row in rows))
+    devices = some(list(by_device(rows)))
+    return Advice(severity, f"{devices}: {text}", tuple(f"{row.id} on {row.device}" for row in rows))
 
 
 def _emulated(rows) -> Iterator[Said]:

@@ -125,7 +125,7 @@ def _latency(a: Result, b: Result, threshold: float, seed: int) -> Comparison:
     whole = all(float(value).is_integer() for value in before + after)
     _, low, high = bootstrap_ratio(before, after, seed=seed, step=1.0 if whole else 0.0)
     verdict = _verdict(low, high, threshold, "faster", "slower")
-    if bool(facts(a).get("fixed_performance")) != bool(facts(b).get("fixed_performance")):
+    if len(set(_fixed(a, b))) > 1:
         verdict = "uncertain"  # another clock; `_remarks` says so
     return _comparison(b, "latency", verdict, why, ratio, low, high)
 
@@ -141,11 +141,12 @@ def _times(a: Result, b: Result) -> tuple[list[float], list[float], str]:
 
 
 def _remarks(a: Result, b: Result):
-    fixed = [bool(facts(row).get("fixed_performance")) for row in (a, b)]
-    if fixed[0] != fixed[1]:
+    fixed = _fixed(a, b)
+    if len(set(fixed)) > 1:
         yield f"; fixed-performance mode in {'A' if fixed[0] else 'B'} only"
     tools = [(facts(row).get("binary") or {}).get("sha256") for row in (a, b)]
-    for name, (old, new) in {"benchmark_model": tools, "build of Android": _builds(a, b)}.items():
+    builds = [facts(row).get("fingerprint") for row in (a, b)]
+    for name, (old, new) in {"benchmark_model": tools, "build of Android": builds}.items():
         if old and new and old != new:
             yield f"; another {name} in B"
     if a.delegate != b.delegate:
@@ -159,8 +160,9 @@ def _remarks(a: Result, b: Result):
             yield f"; {len(lost)} of {side}'s repetitions failed"
 
 
-def _builds(a: Result, b: Result) -> list[str | None]:
-    return [facts(row).get("fingerprint") for row in (a, b)]
+def _fixed(a: Result, b: Result) -> list[bool]:
+    """Which of the two was measured in fixed-performance mode."""
+    return [bool(facts(row).get("fixed_performance")) for row in (a, b)]
 
 
 def _energy(a: Result, b: Result, threshold: float) -> Comparison | None:

@@ -111,10 +111,23 @@ def by_device(rows: list[Result]) -> dict[str, list[Result]]:
     return found
 
 
-def names(rows: list[Result], most: int = 4) -> str:
-    """`Q8, P70 and 3 more`."""
-    found = list(dict.fromkeys(row.id for row in rows))
-    return ", ".join(found[:most]) + (f" and {len(found) - most} more" if len(found) > most else "")
+def shown(device: str, rows: list[Result]) -> str:
+    """The device's name as a picture has to give it: `Pixel 7 (emulated)`."""
+    return device + (" (emulated)" if "emulated" in map(kind, rows) else "")
+
+
+def some(words: list[str], most: int = 4) -> str:
+    """The first of them, and how many there are beside.
+
+    >>> some(["Q8", "P70", "P80"], 2)
+    'Q8, P70 and 1 more'
+    """
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
+
+
+def names(rows: list[Result]) -> str:
+    """Some of the rows' ids, each once."""
+    return some(list(dict.fromkeys(row.id for row in rows)))
 
 
 def grouped(rows: list[Result], key) -> list[tuple[str, list[Result]]]:

@@ -3,7 +3,7 @@
 import html
 import math
 
-from android_bench.report.fields import by_device, energy, fastest, kind, labels, repetitions, time_us
+from android_bench.report.fields import by_device, energy, fastest, labels, repetitions, shown, time_us
 from android_bench.result import Result
 from android_bench.stats import pareto
 
@@ -34,13 +34,13 @@ def ticks(values: list[float]) -> list[float]:
 def overview(rows: list[Result], unit: str, scale: float) -> dict | None:
     """2 to 8 devices in one: median of each model (the fastest of its settings) with p5 to p95 as a line."""
     traces, values = [], []
-    for number, (device, rows_of) in enumerate(by_device(rows).items()):
-        mine = fastest(rows_of)
+    for number, (device, found) in enumerate(by_device(rows).items()):
+        mine = fastest(found)
         times = [time_us(row)[0] / scale for row in mine]
         values += times + [row.latency_p95_us / scale for row in mine if row.latency_p95_us]
         traces.append({
             "type": "scatter", "mode": "markers", "offsetgroup": str(number),
-            "name": as_text(_cut(device) + (" (emulated)" if kind(rows_of[0]) == "emulated" else "")),
+            "name": as_text(shown(_cut(device), found)),
             "x": times, "y": [as_text(row.id) for row in mine], "orientation": "h",
             "error_x": _reach(times, [(row.latency_p5_us, row.latency_p95_us) for row in mine], scale),
             "marker": {"color": COLOURS[number % len(COLOURS)], "size": 9,

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from statistics import multimode
 
-from android_bench.report.fields import Said, delegate_asked, energy, facts, failed_jobs, grouped, labels, names
+from android_bench.report.fields import Said, delegate_asked, energy, facts, failed_jobs, grouped, labels, names, some
 
 AGAIN = "run again with --retry-failed"
 CAUSES = (  # words in the error -> what to do
@@ -41,8 +41,7 @@ REFUSALS = (  # words in the refusal -> what to do
 
 def failed(rows) -> Iterator[Said]:
     for cause, mine in grouped(rows, lambda row: row.error):
-        shown = ", ".join(labels(mine)[:4]) + (f" and {len(mine) - 4} more" if len(mine) > 4 else "")
-        yield "problem", mine, f"{shown} failed ({cause.rstrip('.')}). {_mend(cause, mine)}."
+        yield "problem", mine, f"{some(labels(mine))} failed ({cause.rstrip('.')}). {_mend(cause, mine)}."
 
 
 def failed_in_part(rows) -> Iterator[Said]:

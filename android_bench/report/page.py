@@ -18,6 +18,7 @@ from android_bench.report.fields import (
     kind,
     labels,
     repetitions,
+    shown,
     sustained_at,
     time_us,
 )
@@ -250,7 +251,7 @@ def _charts(rows, unit, scale):
     for row, label in zip(rows, labels(rows), strict=True):
         if facts(row).get("sustain"):
             found.append((f"Sustained load: {label}", _sustain_words(row), heat.sustained(row, unit, scale)))
-    where = rows[0].device + (" (emulated)" if "emulated" in map(kind, rows) else "")
+    where = shown(rows[0].device, rows)
     for title, note, figure in found:
         if figure:
             axis = figure["layout"]["xaxis"]["title"]
