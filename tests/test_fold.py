@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from aware_nets import IMAGE, SEQUENCE, trained
 
+from tfcompress.graph import Graph
 from tfcompress.quantization.fold import fold_batch_norm, simplify
-from tfcompress.quantization.graph import Graph
 
 L = keras.layers
 

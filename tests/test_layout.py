@@ -14,10 +14,10 @@ BENCH = ("result", "host", "stats", "store", "metrics")  # what tfcompress may t
 ORDER = [
     ["_version", "arrays", "flatbuffer"],
     ["method", "schedules", "layout"],
-    ["batch_norm", "chain", "pruning", "quantization.uniform", "quantization.float16", "wrapper"],
-    ["model"],
+    ["batch_norm", "chain", "quantization.uniform", "quantization.float16", "wrapper"],
+    ["model", "graph"],
     ["callback"],
-    ["quantization", "distillation", "keras2", "keras2_ops", "keras2_check", "legacy"],
+    ["pruning", "quantization", "distillation", "keras2", "keras2_ops", "keras2_check", "legacy"],
     ["conversion", "convert"],
     ["weights", "macs", "gpu", "measure", "inspect", "diff"],
     ["datasets", "zoo", "recipes", "training"],

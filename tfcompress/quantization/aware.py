@@ -5,12 +5,12 @@ import re
 import numpy as np
 
 from tfcompress.chain import Chain
+from tfcompress.graph import Graph
 from tfcompress.model import check_model, leaves
 from tfcompress.quantization.bake import bake_aware
 from tfcompress.quantization.fake_quant import FakeQuant, IntegerAverage
 from tfcompress.quantization.float16 import Float16
 from tfcompress.quantization.fold import fold_norms, simplify
-from tfcompress.quantization.graph import Graph
 from tfcompress.quantization.integer import IntegerKernel
 from tfcompress.quantization.kinds import FLOAT, RELU, SAME, UNION, kind
 from tfcompress.quantization.placement import Placement

@@ -5,10 +5,10 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from tfcompress.graph import Graph, call, fill
 from tfcompress.method import serializable
 from tfcompress.model import bake, copy_layer
 from tfcompress.quantization.fake_quant import FakeQuant, Fence, FixedQuant, IntegerAverage
-from tfcompress.quantization.graph import Graph, call, fill
 from tfcompress.quantization.integer import LEVELS, ChannelAffine, IntegerKernel
 from tfcompress.quantization.uniform import Uniform
 from tfcompress.wrapper import Compressed, read

@@ -7,8 +7,8 @@ split until each node is one TFLite kernel: separable convolutions, activations 
 import keras
 import numpy as np
 
+from tfcompress.graph import Graph, Node, Value
 from tfcompress.layout import kernels
-from tfcompress.quantization.graph import Graph, Node, Value
 from tfcompress.quantization.integer import ChannelAffine
 from tfcompress.wrapper import read
 

@@ -2,10 +2,10 @@
 
 import keras
 
+from tfcompress.graph import call, fill
 from tfcompress.layout import kernels
 from tfcompress.quantization.fake_quant import FakeQuant, IntegerAverage
 from tfcompress.quantization.fold import with_bias
-from tfcompress.quantization.graph import call, fill
 from tfcompress.quantization.integer import ChannelAffine, IntegerKernel
 from tfcompress.quantization.kinds import AVERAGE, BINARY, FIXED, FLOAT, KERNEL, RELU, SAME, UNION, kind, limits
 from tfcompress.wrapper import Compressed
