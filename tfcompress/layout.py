@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+VECTOR_NAMES = ("bias", "gamma", "beta")
 KERNEL_NAMES = ("kernel", "recurrent_kernel", "depthwise_kernel", "pointwise_kernel", "embeddings")
 DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
@@ -72,6 +73,48 @@ def kernels(layer):
     The key is the chain of sub-layer names and the variable's name: ``"kernel"``, ``"lstm_cell/recurrent_kernel"``.
     A variable reached twice is listed once; two sub-layers of one name are told apart by a number.
     """
+    def view(owner, variable):
+        is_kernel = variable.name in KERNEL_NAMES and len(variable.shape) >= 2
+        return view_of(owner, variable) if is_kernel else None
+
+    return _walk(layer, view)
+
+
+def vectors(layer):
+    """``{key: (variable, View)}`` of what else makes an output channel: biases, and a BatchNormalization's gamma, beta.
+
+    A filter is gone only when its entries there are zero too: ``relu(beta)`` is not. Their last canonical axis counts
+    the same channels as the kernel's of the same owner; a bias that doesn't (a scalar, one a position) is left out.
+
+    >>> import keras
+    >>> layer = keras.layers.DepthwiseConv2D(3, depth_multiplier=2)
+    >>> layer.build((None, 8, 8, 3))
+    >>> {key: view.canonical for key, (_, view) in vectors(layer).items()}
+    {'bias': (6,)}
+    """
+    return _walk(layer, _vector_view)
+
+
+def _vector_view(owner, variable):
+    shape = tuple(variable.shape)
+    norm = isinstance(owner, keras.layers.BatchNormalization)
+    if not shape or variable.name not in (("gamma", "beta") if norm else ("bias",)):
+        return None
+    channels = {view_of(owner, v).canonical[-1] for v in owner.variables if v.name in KERNEL_NAMES and len(v.shape) > 1}
+    straight = tuple(range(len(shape)))
+    if norm or shape[-1] in channels:
+        return View(shape, straight, shape)
+    size = int(np.prod(shape))
+    return View(shape, straight, (size,)) if size in channels else None
+
+
+def tensors(layer):
+    """``kernels`` and ``vectors`` of ``layer`` in one dict."""
+    return {**kernels(layer), **vectors(layer)}
+
+
+def _walk(layer, view):
+    """``{key: (variable, View)}`` of the variables of ``layer`` and its sub-layers for which ``view`` is not None."""
     found, seen = {}, set()
 
     def walk(owner, prefix):
@@ -80,13 +123,14 @@ def kernels(layer):
         for variable in owner.variables:
             if id(variable) in inherited or id(variable) in seen:
                 continue
-            if variable.name in KERNEL_NAMES and len(variable.shape) >= 2:
+            own = view(owner, variable)
+            if own is not None:
                 seen.add(id(variable))
                 key, number = prefix + variable.name, 1
                 while key in found:
                     number += 1
                     key = f"{prefix}{variable.name}_{number}"
-                found[key] = (variable, view_of(owner, variable))
+                found[key] = (variable, own)
         for child in children:
             walk(child, f"{prefix}{child.name}/")
 

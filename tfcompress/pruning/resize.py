@@ -1,0 +1,51 @@
+"""A layer made smaller: the same class and options, fewer channels, the weights that stay."""
+
+import copy
+
+import keras
+import numpy as np
+
+from tfcompress.wrapper import read
+
+
+def resized(layer, counts, bias=False):
+    """A fresh, unbuilt copy of ``layer`` whose config says ``counts``: ``{path into the config: value}``."""
+    config = layer.get_config()
+    if counts or bias:
+        config = copy.deepcopy(config)
+    for path, value in counts.items():
+        place = config
+        for key in path[:-1]:
+            if isinstance(place[key], tuple):
+                place[key] = list(place[key])
+            place = place[key]
+        place[path[-1]] = value
+    for inner in (config.get("layer"), config.get("backward_layer")):
+        if isinstance(inner, dict):
+            inner.pop("build_config", None)              # it is built for the new size when it is called
+    if bias:
+        (config["layer"]["config"] if "layer" in config else config)["use_bias"] = True
+    fresh = type(layer).from_config(config)
+    fresh.name = layer.name
+    if isinstance(fresh, keras.layers.Layer):
+        for part in fresh._flatten_layers():
+            part.dtype_policy = "float32"
+    return fresh
+
+
+def sliced(value, axes, keep):
+    """The part of array ``value`` that stays. ``axes``: ``{axis: labels}``; ``keep``: bool by label."""
+    for axis, labels in axes.items():
+        value = np.compress(keep[labels], value, axis=axis)
+    return value
+
+
+def assign(layer, fresh, slices, keep, added=None):
+    """Copy what stays of ``layer``'s weights into ``fresh`` (built); ``added`` is put on its bias, the last weight."""
+    values = [sliced(read(w), slices.get(i, {}), keep) for i, w in enumerate(layer.weights)]
+    if added is not None and len(fresh.weights) > len(values):
+        values.append(np.zeros(fresh.weights[-1].shape, "float32"))
+    if added is not None:
+        values[-1] = values[-1] + added
+    for target, value in zip(fresh.weights, values, strict=True):
+        target.assign(value)

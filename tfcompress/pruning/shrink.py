@@ -1,0 +1,175 @@
+"""``shrink``: remove what pruning has zeroed, so that the file is smaller and faster. ``silence``: zero it exactly."""
+
+import keras
+import numpy as np
+
+from tfcompress.graph import Value, call, fill
+from tfcompress.pruning.channels import Channels
+from tfcompress.pruning.dead import Dead
+from tfcompress.pruning.labels import FIXED
+from tfcompress.pruning.probe import reshaped
+from tfcompress.pruning.resize import assign, resized
+from tfcompress.wrapper import read
+
+TOLERANCE = 1e-4  # of the largest output: how far the small model may lie from the masked one
+
+
+def shrink(model, *, round_to=1):
+    """A smaller copy of ``model`` without the channels that are constant or that nobody reads; same outputs.
+
+    Filters, units, attention heads and groups whose weights are zero go, with everything that belonged to them, through
+    sums, products, concatenation, depthwise and grouped convolutions, flattening, nested and shared layers. A constant
+    that a removed filter leaves (behind a BatchNormalization) is put into the next bias. At least one channel of each
+    layer stays. The result is run beside ``model`` on random inputs before you get it.
+
+    Args:
+        model: a built Functional or Sequential model; one from ``compress`` needs ``strip`` first. Not changed.
+        round_to: keep a multiple of so many channels in each layer (8 or 16: some kernels like that), by keeping some
+            that could go.
+
+    Returns:
+        A plain float32 Keras model, nested models opened.
+
+    Raises:
+        ValueError: a subclassed or unbuilt model, a ``round_to`` below 1.
+        RuntimeError: the small model does not give what ``model`` gives: a bug, please report it.
+
+    >>> import keras, numpy as np
+    >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3), keras.layers.Conv2D(2, 3)])
+    >>> kernel = keras.ops.convert_to_numpy(model.layers[0].kernel) * [0.0, 1.0, 1.0, 0.0]
+    >>> _ = model.layers[0].kernel.assign(kernel)
+    >>> [layer.filters for layer in shrink(model).layers[1:]]
+    [2, 2]
+    """
+    if not isinstance(round_to, int) or round_to < 1:
+        raise ValueError(f"`round_to` is a number of channels, an int >= 1. Received: round_to={round_to!r}.")
+    channels = Channels(model)
+    return _without(channels, Dead(channels), round_to)
+
+
+def remove(channels, labels, *, round_to=1):
+    """The model without the channels of these ``labels``: silenced first, so that what goes is exactly zero."""
+    silence(channels, labels)
+    return _without(channels, Dead(channels), round_to)
+
+
+def fenced_layers(model):
+    """``[(layer path, reason)]`` of the layers whose channels ``shrink`` and ``prune_filters`` must leave alone."""
+    return list(dict.fromkeys(Channels(model).fences))
+
+
+def silence(channels, labels):
+    """Zero every weight that belongs to ``labels`` in the layers of ``channels``' graph, biases and norms included."""
+    gone = np.zeros(channels.count, bool)
+    gone[channels.roots(np.asarray(labels, int))] = True
+    gone[FIXED] = False
+    gone = gone[channels.roots(np.arange(channels.count))]
+    for record in channels.records.values():
+        for index, axes in record.slices.items():
+            w = record.layer.weights[index]
+            if "variance" in w.name or not any(gone[marks].any() for marks in axes.values()):
+                continue
+            value = read(w).copy()
+            for axis, marks in axes.items():
+                np.moveaxis(value, axis, 0)[gone[marks]] = 0
+            w.assign(value)
+
+
+def _without(channels, dead, round_to):
+    keep = kept(channels, dead.keep, round_to)
+    small = _rebuilt(channels, keep, dead)
+    example = _example(channels)
+    before = _outputs(channels.graph, example)
+    after = keras.tree.flatten(small(keras.tree.pack_sequence_as(channels.graph.input_struct, example), training=False))
+    gap = max(_gap(keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b))
+              for a, b in zip(before, after, strict=True))
+    if not gap <= TOLERANCE:
+        raise RuntimeError(f"The small model is not the masked one: its outputs differ by {gap:.1e} of the largest. "
+                           f"Please report this model ({channels.graph.name}).")
+    return small
+
+
+def _gap(one, other):
+    """The largest difference, as a share of the largest output."""
+    return float(np.abs(one - other).max()) / max(1e-6, float(np.abs(one).max()))
+
+
+def kept(channels, keep, round_to=1):
+    """``keep`` with at least one channel in each layer, and a multiple of ``round_to`` where it can be had."""
+    roots = channels.roots(np.arange(channels.count))
+    keep, before = keep.copy(), None
+    while before is None or not np.array_equal(keep, before):
+        before = keep.copy()
+        for record in channels.records.values():
+            for labels in (*record.given, *record.counts.values()):
+                own = roots[labels]
+                counted = any(labels is counts for counts in record.counts.values())
+                kept = int(keep[own].sum())
+                wanted = max(1, -(-kept // round_to) * round_to) if counted else 1
+                for root in dict.fromkeys(own[~keep[own]].tolist()):
+                    if int(keep[own].sum()) >= wanted:
+                        break
+                    keep[roots == root] = True
+    return keep
+
+
+def _rebuilt(channels, keep, dead):
+    """The smaller model, weights and all."""
+    graph, fresh = channels.graph, {}
+    inputs, tensors = graph.symbolic_inputs()
+    for node in graph.nodes:
+        if id(node.layer) not in fresh:
+            fresh[id(node.layer)] = _smaller(channels, node, keep, dead)
+        call(node, tensors, fresh[id(node.layer)])
+    for key, record in channels.records.items():
+        if not record.made:
+            continue
+        extra = dead.added(record.layer, keep)
+        extra = None if extra is None else extra[keep[record.made[0]]]
+        assign(record.layer, fresh[key], record.slices, keep, extra)
+    return keras.Model(inputs, fill(graph.outputs, tensors), name=graph.name)
+
+
+def _smaller(channels, node, keep, dead):
+    """The layer of ``node`` in its new size, unbuilt; its own where it does not change."""
+    record = channels.records.get(id(node.layer))
+    if record is None or not record.made:
+        shape = list(channels.shapes[node.outputs[0]])
+        value = node.outputs[0]
+        if type(node.layer).__name__ == "Reshape":
+            shape[channels.axis[value]] = int(keep[channels.of[value]].sum())
+            return resized(node.layer, _open(node, reshaped(node.layer, shape)))
+        plain = isinstance(node.layer, keras.layers.Layer) and not node.layer.weights
+        return resized(node.layer, {}) if plain else node.layer
+    counts = {path: int(keep[labels].sum()) for path, labels in record.counts.items()}
+    return resized(node.layer, counts, bias=dead.added(node.layer, keep) is not None)
+
+
+def _open(node, counts):
+    """A Reshape's new target with -1 where the old one had it: sizes that the model leaves open stay open."""
+    (path, target), = counts.items()
+    old = node.layer.get_config()[path[0]]
+    return {path: tuple(-1 if o == -1 else n for o, n in zip(old, target, strict=True))}
+
+
+def _example(channels):
+    """Random inputs, a batch of two."""
+    rng, made = np.random.default_rng(0), []
+    for _, value in channels.graph.inputs:
+        shape = (2 if value.shape[0] is None else value.shape[0], *channels.shapes[value][1:])
+        whole = "float" not in value.dtype
+        made.append((rng.integers(0, 2, shape) if whole else rng.standard_normal(shape)).astype(value.dtype))
+    return made
+
+
+def _outputs(graph, example):
+    """What the graph gives for ``example``; tensors are dropped once they were read."""
+    tensors = {value: keras.ops.convert_to_tensor(x) for (_, value), x in zip(graph.inputs, example, strict=True)}
+    wanted = {v for v in keras.tree.flatten(graph.outputs) if isinstance(v, Value)}
+    last = {v: node for node in graph.nodes for v in node.inputs}
+    for node in graph.nodes:
+        call(node, tensors)
+        for value in set(node.inputs):
+            if last[value] is node and value not in wanted:
+                del tensors[value]
+    return keras.tree.flatten(fill(graph.outputs, tensors))
