@@ -21,6 +21,7 @@ from tfcompress import (
     compress,
     strip,
 )
+from tfcompress.pruning.easiedge import FilterADMM
 
 METHODS = {
     "prune": Prune(Polynomial(0.8, 0, 12)),
@@ -28,6 +29,9 @@ METHODS = {
     "prune cosine": Prune(Cosine(0.7, 2, 12)),
     "prune one-shot": Prune(OneShot(0.5, at=4)),
     "prune constant": Prune(Constant(0.5)),
+    "prune 2:4": Prune(OneShot(0.5, at=4), granularity="2:4"),
+    "prune soft filters": Prune(Constant(0.5, end=12), criterion="l2_norm", granularity="filter", soft=True),
+    "filter ADMM": FilterADMM(Constant(0.5, end=12), criterion="l2_norm", rounds=3),
     "uniform 8": Uniform(8),
     "uniform 4 per tensor": Uniform(4, per_channel=False),
     "float16": Float16(),

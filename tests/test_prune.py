@@ -140,6 +140,18 @@ def test_mask_is_frozen_after_the_end():
     assert method.update({"w": w[::-1]}, done, 9)["w"]["mask"].tolist() == [0, 0, 1, 1]
 
 
+@pytest.mark.parametrize("granularity", ["global", "4x2", "2:4", "filter", "global filter"])
+def test_every_granularity_freezes_once_its_end_is_reached_and_not_before(granularity):
+    """The share of zeros may be another than the target: whole filters, blocks at the edge."""
+    method, w = Prune(OneShot(0.5, at=2), granularity=granularity), np.random.default_rng(0).random((5, 3))
+    fresh = {"w": method.init(w)}
+    late = method.update({"w": w}, fresh, 50)
+    assert late["w"]["mask"].min() == 0
+    assert method.update({"w": w[::-1, ::-1]}, late, 51) is late
+    early = method.update({"w": w}, fresh, 1)
+    assert early is fresh
+
+
 def test_pruning_resumed_late_still_prunes():
     method, w = Prune(OneShot(0.5, at=2)), np.array([1.0, 2.0, 3.0, 4.0])
     assert method.update({"w": w}, {"w": {"mask": np.ones(4)}}, 50)["w"]["mask"].tolist() == [0, 0, 1, 1]

@@ -6,7 +6,8 @@ import warnings
 import keras
 import numpy as np
 
-from tfcompress.model import compressed_tensors
+from tfcompress.layout import VECTOR_NAMES
+from tfcompress.model import check_model, compressed_tensors, plain_twin, refresh
 from tfcompress.wrapper import read
 
 
@@ -16,13 +17,14 @@ class CompressionCallback(keras.callbacks.Callback):
     The step is ``optimizer.iterations``, so a resumed run goes on where it was, and ``steps_per_execution > 1`` fires
     once for the steps it made. It is read when an update can be due: a read takes 1 % of a small model's step. (A model
     with a ``train_step`` of its own can make any number of steps a batch: there it is read after each.) Tensors that
-    share one method value are handed over together: "global" pruning is global over them. ``fit`` logs gain
-    ``sparsity`` (share of zeros over the compressed tensors) and, where a method quantizes, ``levels`` (the most
-    distinct values in one output channel).
+    share one method value are handed over together: "global" pruning is global over them. Methods that look at the
+    network (``needs_model``) get a plain twin of it, compiled with its loss, that holds the compressed weights as of
+    now; of a ``Distiller`` that is the student's. ``fit`` logs gain ``sparsity`` (share of zeros over the compressed
+    tensors) and, where a method quantizes, ``levels`` (the most distinct values in one output channel).
 
     Args:
         every: optimizer steps between updates, >= 1.
-        data: what criteria that look at data get, usually ``(x, y)``.
+        data: what criteria that look at data get: ``(x, y)``, a few hundred examples that are not used to judge.
     """
 
     def __init__(self, every=1, data=None):
@@ -32,10 +34,17 @@ class CompressionCallback(keras.callbacks.Callback):
         self.every, self.data = every, data
 
     def on_train_begin(self, logs=None):
-        self.tensors = compressed_tensors(self.model)
+        student = getattr(self.model, "student", None)
+        self.net = student if isinstance(student, keras.Model) else self.model
+        self.tensors = compressed_tensors(self.net)
         if not self.tensors:
             raise ValueError(f"Model '{self.model.name}' has no compressed layer. Call tfcompress.compress(model, ...) "
                              "and fit what it returns.")
+        self.twin = None
+        if any(layer.methods[key].needs_model for _, layer, key in self.tensors):
+            check_model(self.net)
+            self.twin = plain_twin(self.net)
+            self.twin.compile(loss=self.model.loss)
         self.milestones = {m for _, layer, key in self.tensors for m in layer.methods[key].milestones}
         usual = type(self.model).train_step is keras.Model.train_step
         self.most = self.model.steps_per_execution if usual else math.inf    # optimizer steps between two calls
@@ -69,10 +78,12 @@ class CompressionCallback(keras.callbacks.Callback):
         groups = {}                                      # by value: after load_model each layer has a Method of its own
         for path, layer, key in self.tensors:
             groups.setdefault(layer.methods[key], []).append((path, layer, key))
-        for method, members in groups.items():
+        for method, members in sorted(groups.items(), key=lambda group: _only_vectors(group[1])):
             weights = {path: layer.latent(key) for path, layer, key in members}
             states = {path: layer.values(key) for path, layer, key in members}
-            new = method.update(weights, states, step, self.model, self.data)
+            if method.needs_model:
+                refresh(self.net, self.twin)
+            new = method.update(weights, states, step, self.twin if method.needs_model else self.model, self.data)
             for path, layer, key in members:
                 changed = {name: value for name, value in new[path].items() if value is not states[path].get(name)}
                 layer.write(key, changed)
@@ -88,6 +99,11 @@ class CompressionCallback(keras.callbacks.Callback):
         if self.step < late:
             warnings.warn(f"Training stopped at optimizer step {self.step}, before the schedule's end at {late}: the "
                           "target is not reached. Train longer, or end the schedule earlier.", stacklevel=2)
+
+
+def _only_vectors(members):
+    """Biases, gammas and betas on their own follow the filters: they come last."""
+    return all(key.split("/")[-1] in VECTOR_NAMES for _, _, key in members)
 
 
 def compression_logs(tensors):

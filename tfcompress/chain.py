@@ -38,6 +38,14 @@ class Chain(Method):
         return min(known) if known else None
 
     @property
+    def needs_model(self):
+        return any(m.needs_model for m in self.methods)
+
+    @property
+    def structured(self):
+        return any(m.structured for m in self.methods)
+
+    @property
     def milestones(self):
         return tuple(step for m in self.methods for step in m.milestones)
 

@@ -34,10 +34,16 @@ class Method(Config):
     Attributes:
         trainable: names of state that the optimizer trains.
         bits: bits a compressed weight needs; ``None`` where the method does not quantize.
+        needs_model: whether ``update`` looks at the network or the data. Its ``model`` is then a plain twin, whose
+            weights are what the compressed layers let through.
+        structured: whether whole output channels go. ``compress`` then adds the method to biases, and to the gamma and
+            beta of batch normalization: ``layout.vectors``.
     """
 
     trainable = ()
     bits = None
+    needs_model = False
+    structured = False
 
     @property
     def milestones(self):

@@ -8,7 +8,7 @@ import numpy as np
 
 from tfcompress.batch_norm import fused, unfused
 from tfcompress.chain import Chain
-from tfcompress.layout import kernels
+from tfcompress.layout import kernels, tensors, vectors
 from tfcompress.method import Method
 from tfcompress.wrapper import Compressed, read
 
@@ -123,16 +123,19 @@ def _plan(model, rules, include_head):
             raise ValueError("`rules` is a Method, or a list of (regex on the layer's path, Method). "
                              f"Received the rule: {rule!r}.")
     spared = set() if explicit or include_head else head(model)
+    _check_needs(model, rules)
     plan, used, known = {}, set(), []
     for path, layer in leaves(model):
         found = kernels(_plain(layer))
         known += [path] if found else []
-        for key in found:
+        for key in [*found, *vectors(_plain(layer))]:
             for i, (pattern, method) in enumerate(rules):
                 if re.fullmatch(pattern, path) or re.fullmatch(pattern, f"{path}/{key}"):
-                    used.add(i)
-                    if id(layer) not in spared:
-                        plan.setdefault(id(layer), {})[key] = method
+                    method = method if key in found else _structured_part(method)
+                    if method is not None:
+                        used.add(i)
+                        if id(layer) not in spared:
+                            plan.setdefault(id(layer), {})[key] = method
                     break
     unused = [pattern for i, (pattern, _) in enumerate(rules) if i not in used]
     if unused:
@@ -143,6 +146,19 @@ def _plan(model, rules, include_head):
     return plan
 
 
+def _check_needs(model, rules):
+    needy = [method for _, method in rules if method.needs_model]
+    if needy and not all(layer.strippable for _, layer, _ in compressed_tensors(model)):
+        raise ValueError(f"Model '{model.name}' is quantization-aware, and {needy[0]} has to look at a plain network. "
+                         "Prune first: quantize_aware(strip(pruned model)).")
+
+
+def _structured_part(method):
+    """What of ``method`` a bias, gamma or beta gets: a filter goes with them, but they are not quantized."""
+    parts = [m for m in (method.methods if isinstance(method, Chain) else [method]) if m.structured]
+    return Chain(parts) if len(parts) > 1 else parts[0] if parts else None
+
+
 def compress(model, rules, *, include_head=False):
     """A copy of ``model`` whose kernels pass through methods while it trains.
 
@@ -151,7 +167,8 @@ def compress(model, rules, *, include_head=False):
             new method is chained behind the old one, whose state is kept.
         rules: a ``Method`` for every kernel but the head's, or ``[(regex, Method), ...]`` matched in full against the
             path of a layer (``"encoder/conv1"``) or of a tensor (``"lstm/lstm_cell/recurrent_kernel"``); the first
-            match wins.
+            match wins. A method that takes whole filters also gets their biases, and the gamma and beta of the batch
+            normalizations that the rules match.
         include_head: with a plain ``Method``, also compress the layers that make the model's outputs.
 
     Returns:
@@ -178,7 +195,7 @@ def compress(model, rules, *, include_head=False):
     def wrap(layer):
         if id(layer) not in plan and not isinstance(layer, Compressed):
             return copy_layer(layer, fused(layer))
-        inner = copy_layer(_plain(layer))
+        inner = copy_layer(_plain(layer), fused(_plain(layer)))
         old = layer.methods if isinstance(layer, Compressed) else {}
         methods = {key: Chain((old[key], method)) if key in old else method
                    for key, method in plan.get(id(layer), {}).items()}
@@ -228,18 +245,23 @@ def clone(model, copy):
         new = keras.models.clone_model(model, input_tensors=inputs, clone_function=copy, recursive=True)
     finally:
         model.compiled = compiled
-    for (_, old), (_, layer) in zip(leaves(model), leaves(new), strict=True):
-        if not isinstance(layer, Compressed):            # built only now, when the graph called it
+    refresh(model, new)                                  # some layers were built only now, when the graph called them
+    return new
+
+
+def refresh(model, copy):
+    """Bring the plain layers of ``copy``, a ``clone`` of ``model``, up to date: variables, and compressed weights."""
+    for (_, old), (_, layer) in zip(leaves(model), leaves(copy), strict=True):
+        if not isinstance(layer, Compressed):
             for source, target in zip(_plain(old).variables, layer.variables, strict=True):
                 target.assign(read(source))
             if isinstance(old, Compressed):
                 bake(old, layer)
-    return new
 
 
 def bake(old, layer):
     """Write the compressed weights of ``old`` (``Compressed``) into the plain ``layer``."""
-    found = kernels(layer)
+    found = tensors(layer)
     for key in old.methods:
         found[key][0].assign(old.baked(key))
 
@@ -257,6 +279,11 @@ def strip(model):
     if idle:
         warnings.warn(f"Nothing was done to {idle}: their methods work between steps. "
                       "Pass callbacks=[tfcompress.CompressionCallback()] to fit.", stacklevel=2)
+    return plain_twin(model)
+
+
+def plain_twin(model):
+    """``model`` without wrappers, as it is now. ``refresh(model, twin)`` keeps it up to date."""
     return clone(model, lambda layer: copy_layer(_plain(layer), unfused(_plain(layer))))
 
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfcompress.layout import View, kernels
+from tfcompress.layout import View, kernels, tensors, vectors
 from tfcompress.method import serializable
 
 pack, unpack = keras.saving.serialize_keras_object, keras.saving.deserialize_keras_object
@@ -69,7 +69,7 @@ class Compressed(keras.layers.Wrapper):
 
     Args:
         layer: a Keras layer (its config is enough; weights are copied by ``compress``).
-        methods: ``{tensor key: Method}``, keys as in ``layout.kernels(layer)``, e.g. ``{"kernel": Uniform(8)}``.
+        methods: ``{tensor key: Method}``, keys as in ``layout.tensors(layer)``, e.g. ``{"kernel": Uniform(8)}``.
 
     The original ("latent") variables stay where they were, inside ``layer``, and keep training. State of the methods is
     float32 whatever the policy: sums over a kernel overflow in float16.
@@ -103,10 +103,11 @@ class Compressed(keras.layers.Wrapper):
         self._make_state()
 
     def _make_state(self):
-        found = kernels(self.layer)
+        found = tensors(self.layer)
         missing = [key for key in self.methods if key not in found]
         if missing:
-            raise ValueError(f"Layer '{self.name}' has no tensors {missing}. It has: {list(found)}.")
+            raise ValueError(f"Layer '{self.name}' has no tensors {missing}. It has: {list(kernels(self.layer))}, "
+                             f"and one number a channel: {list(vectors(self.layer))}.")
         self.slots = {}
         for key, method in self.methods.items():
             latent, view = found[key]
