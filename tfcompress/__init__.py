@@ -18,6 +18,7 @@ _HOME = {
     "Constant": "schedules",
     "Cosine": "schedules",
     "Distiller": "distillation.distiller",
+    "FilterADMM": "pruning.easiedge",
     "Float16": "quantization.float16",
     "Linear": "schedules",
     "Method": "method",
@@ -27,10 +28,14 @@ _HOME = {
     "Uniform": "quantization.uniform",
     "calibrate": "quantization.aware",
     "compress": "model",
+    "fenced_layers": "pruning.shrink",
     "freeze_ranges": "quantization.aware",
     "from_tf_keras": "legacy",
+    "payoff": "payoff",
+    "prune_filters": "prune_filters",
     "quantize_aware": "quantization.aware",
     "run_study": "study.run",
+    "shrink": "pruning.shrink",
     "skipped_layers": "quantization.aware",
     "straight_through": "method",
     "strip": "model",
@@ -41,7 +46,9 @@ __all__ = ["TFLiteModel", "__version__", "convert", "convert_all", "diff", "eval
 def __getattr__(name):
     if name not in _HOME:
         raise AttributeError(f"module 'tfcompress' has no attribute {name!r}. Public names: {', '.join(__all__)}.")
-    return getattr(importlib.import_module(f"tfcompress.{_HOME[name]}"), name)
+    value = getattr(importlib.import_module(f"tfcompress.{_HOME[name]}"), name)
+    globals()[name] = value                              # else a module of that name would hide it once imported
+    return value
 
 
 def __dir__():

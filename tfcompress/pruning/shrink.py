@@ -94,8 +94,12 @@ def _gap(one, other):
     return float(np.abs(one - other).max()) / max(1e-6, float(np.abs(one).max()))
 
 
-def kept(channels, keep, round_to=1):
-    """``keep`` with at least one channel in each layer, and a multiple of ``round_to`` where it can be had."""
+def kept(channels, keep, round_to=1, scores=None):
+    """``keep`` with at least one channel in each layer, and a multiple of ``round_to`` where it can be had.
+
+    ``scores``, one a label, say which come back first.
+    """
+    scores = np.zeros(channels.count) if scores is None else scores
     roots = channels.roots(np.arange(channels.count))
     keep, before = keep.copy(), None
     while before is None or not np.array_equal(keep, before):
@@ -106,7 +110,8 @@ def kept(channels, keep, round_to=1):
                 counted = any(labels is counts for counts in record.counts.values())
                 kept = int(keep[own].sum())
                 wanted = max(1, -(-kept // round_to) * round_to) if counted else 1
-                for root in dict.fromkeys(own[~keep[own]].tolist()):
+                gone = np.unique(own[~keep[own]])
+                for root in gone[np.argsort(-scores[gone], kind="stable")]:
                     if int(keep[own].sum()) >= wanted:
                         break
                     keep[roots == root] = True

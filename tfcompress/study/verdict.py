@@ -1,6 +1,6 @@
 """Does it pay? Each cell against the control on the same device: bytes, gzip, time and accuracy."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from android_bench.result import Result
 
@@ -33,18 +33,23 @@ def judge(row: Result, control: Result) -> Verdict:
     """
     if row.id == control.id:
         return Verdict("no", "no", "no", "kept", "control", "what the others are measured against")
+    verdict = saves(row, control)
+    kept = keeps_quality(row.accuracy, row.macro_f1, control.accuracy, control.macro_f1)
+    if kept is None:
+        return replace(verdict, overall="not measured", why="no accuracy was measured")
+    if not kept:
+        return replace(verdict, accuracy="lost", overall="no", why=f"loses {_loss(row, control)}")
+    return replace(verdict, accuracy="kept")
+
+
+def saves(row: Result, control: Result) -> Verdict:
+    """The verdict on bytes and time alone, whatever it does to the accuracy."""
     zeros = (row.sparsity or 0) >= 0.3
     size = gain(control.raw_bytes, row.raw_bytes)
     zipped = gain(control.gzip_bytes, row.gzip_bytes)
     speed = faster(row, control)
     words = [_grade(size, zeros), _grade(zipped, zeros), _grade(speed, zeros)]
-    kept = keeps_quality(row.accuracy, row.macro_f1, control.accuracy, control.macro_f1)
-    overall, why = _overall(words, size, zipped, speed, zeros)
-    if kept is None:
-        overall, why = "not measured", "no accuracy was measured"
-    elif not kept:
-        overall, why = "no", f"loses {_loss(row, control)}"
-    return Verdict(*words, {True: "kept", False: "lost", None: "not measured"}[kept], overall, why)
+    return Verdict(*words, "not measured", *_overall(words, size, zipped, speed, zeros))
 
 
 def faster(row: Result, control: Result) -> float | None:

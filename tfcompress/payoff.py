@@ -1,0 +1,78 @@
+"""Does it pay? Files beside the first of them: bytes, gzip, multiply-accumulates, measured time, and in one word why."""
+
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from android_bench import host
+from android_bench.result import Result, read_rows
+from tfcompress import flatbuffer
+from tfcompress.inspect import inspect
+from tfcompress.study.verdict import saves
+
+
+def payoff(files, *, device="host", turns=3):
+    """Measure ``.tflite`` files side by side; each row's ``facts["pays"]`` says what it saves against the first.
+
+    ``"real"``: smaller or faster, as measured. ``"theoretical"``: zeros that change neither bytes nor time.
+
+    Args:
+        files: ``{name: path, bytes or TFLiteModel}``; the first is what the others are measured against.
+        device: ``"host"`` (this computer, LiteRT with XNNPACK, one thread), or the serial number of a phone that
+            ``android-bench devices`` lists.
+        turns: how often each file is timed, one after the other in each turn; the median of the turns' medians counts.
+
+    Returns:
+        A list of ``android_bench.result.Result`` rows.
+
+    Raises:
+        ValueError: no files, or one that is no ``.tflite``.
+        RuntimeError: a file that does not run, a phone that can't be measured.
+
+    >>> for row in payoff({"float": "model.tflite", "pruned": "small.tflite"}):        # doctest: +SKIP
+    ...     print(row.id, row.raw_bytes, row.latency_p50_us, row.facts["pays"])
+    float 701232 74.1 what the others are measured against
+    pruned 66104 11.6 10.6x smaller file, 6.4x faster
+    """
+    if not files:
+        raise ValueError("`files` holds at least one .tflite file, {name: path, bytes or TFLiteModel}. Received none.")
+    contents = {name: flatbuffer.content_of(file) for name, file in files.items()}
+    times = latencies(contents, device=device, turns=turns)
+    rows = []
+    for name, content in contents.items():
+        found = inspect(content)
+        row = Result(id=name, recipe=name, device=device, device_kind="host" if device == "host" else "android",
+                     raw_bytes=found.raw_bytes, gzip_bytes=found.gzip_bytes, sparsity=found.sparsity, macs=found.macs,
+                     latency_p50_us=times[name])
+        first = rows[0] if rows else row
+        verdict = saves(row, first)
+        why = f"{verdict.overall}: {verdict.why}" if rows else "what the others are measured against"
+        rows.append(row.replace(facts={"pays": why}))
+    return rows
+
+
+def latencies(contents, *, device="host", turns=3):
+    """``{name: median us of one run}`` of files (bytes), timed in turns so that a busy moment meets all of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {name: Path(folder) / f"{i}.tflite" for i, name in enumerate(contents)}
+        for name, content in contents.items():
+            paths[name].write_bytes(content)
+        if device != "host":
+            return _on_phone(paths, device, Path(folder) / "results")
+        found = [{name: host.measure(path, runs=100, min_seconds=0.2).latency_p50_us for name, path in paths.items()}
+                 for _ in range(turns)]
+    return {name: statistics.median(turn[name] for turn in found) for name in paths}
+
+
+def _on_phone(paths, serial, results):
+    command = [sys.executable, "-m", "android_bench.cli", "run", *map(str, paths.values()), "--device", serial,
+               "--threads", "1", "-o", str(results)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    rows = read_rows(results / "rows.jsonl") if (results / "rows.jsonl").exists() else []
+    by_file = {Path(row.id.split()[0]).stem: row.latency_p50_us for row in rows if row.latency_p50_us is not None}
+    if done.returncode or len(by_file) < len(paths):
+        raise RuntimeError(f"{serial} could not be measured: {' '.join(command[2:])} said: "
+                           f"{(done.stderr or done.stdout).strip()[-800:]}")
+    return {name: by_file[path.stem] for name, path in paths.items()}

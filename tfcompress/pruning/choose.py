@@ -1,0 +1,77 @@
+"""Which channels go first: scores and costs by label, and as many of the lowest as it takes."""
+
+import numpy as np
+
+from tfcompress.layout import kernels
+from tfcompress.model import leaves
+from tfcompress.pruning.channels import labels_of
+from tfcompress.pruning.criteria import CRITERIA
+from tfcompress.pruning.labels import FIXED
+from tfcompress.wrapper import read
+
+# Their scores have no common unit: a layer's are divided by their mean, and coupled layers are averaged. All others
+# tell a change of the loss or of the outputs, or a share of them: those of coupled layers are added up.
+RELATIVE = ("magnitude", "l1_norm", "l2_norm", "geometric_median", "bn_scale", "random")
+
+
+def label_scores(model, channels, criterion, data=None):
+    """One score for each label, float64 ``(channels.count,)``; infinite where a channel must stay."""
+    weights = {f"{path}/{key}": view.to(read(variable), np) for path, layer in leaves(model)
+               for key, (variable, view) in kernels(layer).items()}
+    labels = labels_of(channels)
+    weights = {path: w for path, w in weights.items() if (labels[path] > 0).any()}
+    total, count = np.zeros(channels.count), np.zeros(channels.count)
+    for path, scores in CRITERIA[criterion](weights, model, data).items():
+        own = np.asarray(scores, "float64").reshape(-1, scores.shape[-1]).sum(0)
+        if criterion in RELATIVE:
+            own = own / max(float(own.mean()), 1e-30)
+        there = labels[path] > 0
+        np.add.at(total, labels[path][there], own[there])
+        np.add.at(count, labels[path][there], 1)
+    if criterion in RELATIVE:
+        total /= np.maximum(count, 1)
+    return np.where(count > 0, total, np.inf)[channels.roots(np.arange(channels.count))]
+
+
+def label_costs(channels, metric="flops"):
+    """What one channel of each label costs in the model as it is: MACs of a run, or bytes of float32 weights.
+
+    ``(channels.count,)``, float64. Removing several costs less than their sum: a weight between two goes once.
+    """
+    cost, roots = np.zeros(channels.count), channels.roots(np.arange(channels.count))
+    for record in channels.records.values():
+        terms = record.macs if metric == "flops" else [(i, 4) for i in range(len(record.layer.weights))]
+        for index, times in terms:
+            size = int(np.prod(record.layer.weights[index].shape))
+            for labels in record.slices.get(index, {}).values():
+                np.add.at(cost, roots[labels], times * size / len(labels))
+        for labels, times in record.products if metric == "flops" else ():
+            np.add.at(cost, roots[labels], times)
+    return cost[roots]
+
+
+def lowest(channels, scores, enough, floor=0.1):
+    """``keep``: without as few of the lowest-scored channels as make ``enough(keep)`` true.
+
+    Of every layer at least the share ``floor`` stays, and one channel. Where that is not enough, all that may go goes.
+    """
+    roots = channels.roots(np.arange(channels.count))
+    may = np.isfinite(scores) & (roots == np.arange(channels.count)) & (roots != FIXED)
+    for record in channels.records.values():
+        for labels in (*record.given, *record.counts.values()):
+            own = np.unique(roots[labels])
+            best = own[np.argsort(-np.where(own == FIXED, np.inf, scores[own]), kind="stable")]
+            may[best[:max(1, int(np.ceil(floor * len(own))))]] = False
+    order = np.flatnonzero(may)
+    order = order[np.argsort(scores[order], kind="stable")]
+
+    def without(number):
+        keep = np.ones(channels.count, bool)
+        keep[order[:number]] = False
+        return keep[roots]
+
+    low, high = 0, len(order)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(without(middle)) else (middle + 1, high)
+    return without(low)
