@@ -16,7 +16,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
     """
 
     def call(self, inputs, training=None, mask=None):
-        plain = mask is not None or not training or not self.trainable or self.synchronized or getattr(self, "renorm", False)
+        plain = mask is not None or not training or not self.trainable or self.synchronized
+        plain = plain or getattr(self, "renorm", False)
         if plain or len(inputs.shape) != 4 or self.axis not in (-1, 3) or inputs.dtype != "float32":
             return super().call(inputs, training=training, mask=mask)
         channels = inputs.shape[-1]

@@ -1,4 +1,4 @@
-"""Does it pay? Files beside the first of them: bytes, gzip, multiply-accumulates, measured time, and in one word why."""
+"""Does it pay? Files beside the first of them: bytes, gzip, multiply-accumulates, measured time, and why."""
 
 import statistics
 import subprocess

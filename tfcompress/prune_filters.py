@@ -133,19 +133,29 @@ class _Work:
             scores = scores / np.maximum(label_costs(channels, self.per), 1e-30)
         if self.metric == "latency_us":
             return self._cut_to_time(model, channels, scores, goal)
-        everything = np.ones(channels.count, bool)
-        count, fixed = channels.macs, 0
-        if self.metric == "bytes":                       # of the file, what is no weight stays as it is
-            fixed = len(convert(model).content) - 4 * channels.parameters(everything)
+        if self.metric == "bytes":
+            return self._cut_to_bytes(model, channels, scores, goal)
+        return self._cut_to(channels, scores, channels.macs, goal)
 
-            def count(keep):
-                return 4 * channels.parameters(keep) + fixed
-
+    def _cut_to(self, channels, scores, count, goal):
         left = count(lowest(channels, scores, lambda keep: False))
         if left > goal:
-            raise ValueError(f"{goal:,.0f} {self.metric} can't be met: {left:,.0f} are left with a tenth of each layer. "
+            raise ValueError(f"{goal:,.0f} {self.metric} can't be met: {left:,.0f} with a tenth of each layer left. "
                              f"Not followed: {channels.fences or 'nothing'}. Ask for more, or take more rounds.")
         return self._removed(channels, scores, lambda keep: count(keep) <= goal)
+
+    def _cut_to_bytes(self, model, channels, scores, goal):
+        """What is no weight stays as it is, but for the gaps between tensors: hence the second try."""
+        fixed = len(convert(model).content) - 4 * channels.parameters(np.ones(channels.count, bool))
+        for _ in range(TRIES):
+            fresh = Channels(model)                      # removing writes into the graph's layers
+            small = self._cut_to(fresh, scores, lambda keep, fresh=fresh, more=fixed: 4 * fresh.parameters(keep) + more,
+                                 goal)
+            over = len(convert(small).content) - goal
+            if over <= 0:
+                break
+            fixed += over
+        return small
 
     def _removed(self, channels, scores, enough):
         keep = lowest(channels, scores, lambda keep: enough(kept(channels, keep, self.round_to, scores)))
@@ -158,7 +168,7 @@ class _Work:
             macs = _interpolated(self.known, goal)
             if tried is not None and abs(macs - tried) < 1e-3 * tried:
                 break
-            tried, fresh = macs, Channels(model)         # removing writes into the graph's layers
+            tried, fresh = macs, Channels(model)
             small = self._removed(fresh, scores, lambda keep, fresh=fresh, macs=macs: fresh.macs(keep) <= macs)
             time = self.timed(convert(small).content)
             self.known.append((macs, time))
@@ -183,8 +193,8 @@ class _Work:
         return channels.macs(np.ones(channels.count, bool))
 
     def row(self, name, model):
-        """``[the first model's row, this one's]``, measured now."""
-        return payoff({"start": self.file, name: convert(model).content}, device=self.device)
+        """This model's row, measured beside the first one's file."""
+        return payoff({"start": self.file, name: convert(model).content}, device=self.device)[1]
 
 
 def _interpolated(points, goal):
@@ -206,7 +216,7 @@ def _interpolated(points, goal):
 
 def _rounds(work, target, rounds, folder):
     steps = Store(folder / "steps.jsonl", key=("id",)) if folder else None
-    first = work.row("start again", work.start)[0]
+    first = payoff({"start": work.file}, device=work.device)[0]
     if work.metric == "latency_us":
         work.known = [(work.whole(), first.latency_p50_us)]
     own = getattr(first, METRICS[work.metric])
@@ -224,7 +234,7 @@ def _rounds(work, target, rounds, folder):
             if path:
                 _save(model, path)
         done = {row["id"]: row for row in steps.read()} if steps else {}
-        row = Result.from_json(json.dumps(done[name])) if name in done else work.row(name, model)[1]
+        row = Result.from_json(json.dumps(done[name])) if name in done else work.row(name, model)
         if steps and name not in done:
             steps.append(json.loads(row.to_json()))
         rows.append(row)

@@ -1,0 +1,130 @@
+"""Filters removed until a budget is met: counts exact, resumable, and honest about what it saved."""
+
+import keras
+import numpy as np
+import pytest
+from small_models import compiled, image_data
+
+from android_bench.result import Result
+from tfcompress import convert, payoff, prune_filters
+from tfcompress.pruning.channels import Channels
+from tfcompress.pruning.choose import label_costs, label_scores, lowest
+from tfcompress.pruning.labels import FIXED
+
+L = keras.layers
+
+
+def residual_net(width=8):
+    i = keras.Input((8, 8, 3))
+    x = L.ReLU()(L.BatchNormalization()(L.Conv2D(width, 3, padding="same", use_bias=False, name="stem")(i)))
+    y = L.Conv2D(2 * width, 3, padding="same", activation="relu", name="inner")(x)
+    x = L.Add()([x, L.Conv2D(width, 3, padding="same", name="outer")(y)])
+    return keras.Model(i, L.Dense(3, name="head")(L.GlobalAveragePooling2D()(x)))
+
+
+def test_scores_of_coupled_channels_meet_and_relative_ones_are_compared_by_their_layers_mean():
+    model = residual_net(2)
+    for name, norms in (("stem", (1, 3)), ("outer", (30, 10)), ("inner", (1, 1, 1, 5))):
+        kernel = np.ones(model.get_layer(name).kernel.shape)
+        model.get_layer(name).kernel.assign(kernel / np.sqrt(kernel[..., 0].size) * norms)
+    channels = Channels(model)
+    scores = label_scores(model, channels, "l2_norm")
+    stem, inner = (channels.roots(next(r for r in channels.records.values() if r.path == n).made[0])
+                   for n in ("stem", "inner"))
+    np.testing.assert_allclose(scores[stem], [(1 / 2 + 30 / 20) / 2, (3 / 2 + 10 / 20) / 2])
+    np.testing.assert_allclose(scores[inner], [0.5, 0.5, 0.5, 2.5])
+    assert np.isinf(scores[FIXED])
+
+
+def test_the_cost_of_one_channel_is_what_its_removal_saves():
+    channels = Channels(residual_net())
+    costs, everything = label_costs(channels), np.ones(channels.count, bool)
+    inner = channels.roots(next(r for r in channels.records.values() if r.path == "inner").made[0])
+    keep = everything.copy()
+    keep[inner[3]] = False
+    assert costs[inner[3]] == channels.macs(everything) - channels.macs(keep)
+    assert label_costs(channels, "bytes")[inner[3]] == 4 * (channels.parameters(everything) - channels.parameters(keep))
+
+
+def test_as_few_of_the_lowest_as_it_takes_and_never_a_whole_layer():
+    channels = Channels(residual_net())
+    scores = np.where(np.arange(channels.count) == FIXED, np.inf, np.arange(channels.count))
+    scores = scores[channels.roots(np.arange(channels.count))]
+    for share in (0.9, 0.5, 0.2):
+        keep = lowest(channels, scores, lambda keep, share=share: channels.macs(keep) <= share * 68000)
+        gone = np.unique(channels.roots(np.flatnonzero(~keep)))
+        one_less = keep | (channels.roots(np.arange(channels.count)) == gone[-1])
+        assert channels.macs(keep) <= share * 68000 < channels.macs(one_less)
+    most = lowest(channels, scores, lambda keep: False)
+    assert all(most[r.made[0]].sum() >= 0.1 * len(r.made[0]) for r in channels.records.values())
+
+
+@pytest.mark.slow
+def test_a_budget_is_met_and_a_stopped_run_goes_on(tmp_path):
+    model, data = compiled(residual_net()), image_data(128)
+    model.fit(*data, epochs=2, verbose=0)
+    seen = []
+
+    def fit(small, number):
+        if number == 2 and len(seen) < 2:
+            seen.append(number)
+            raise KeyboardInterrupt
+        seen.append(number)
+
+    options = dict(criterion="taylor", rounds=2, fit=fit, round_to=2, folder=tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        prune_filters(model, data, 0.5, **options)
+    found = prune_filters(model, data, 0.5, **options)
+    assert seen == [1, 2, 2]                                 # the first round was not made again
+    assert all(isinstance(step, Result) for step in found.steps)
+    start, first, last = found.steps
+    assert last.macs <= 0.5 * start.macs < first.macs < start.macs
+    assert last.macs == Channels(found.model).macs(np.ones(Channels(found.model).count, bool))
+    assert found.model.get_layer("inner").filters % 2 == 0 and "real" in last.facts["pays"]
+    with pytest.raises(ValueError, match="another configuration"):
+        prune_filters(model, data, 0.4, **options)
+
+
+@pytest.mark.slow
+def test_bytes_are_those_of_the_file():
+    found = prune_filters(residual_net(), None, 0.6, "bytes", criterion="l2_norm", rounds=1, per="bytes")
+    assert found.steps[-1].raw_bytes <= 0.6 * found.steps[0].raw_bytes
+    assert found.steps[-1].raw_bytes == convert(found.model).size
+
+
+@pytest.mark.parametrize("options, words", [
+    (dict(metric="params"), "Unknown metric 'params'. Known: ..flops"),
+    (dict(criterion="l2"), "Unknown criterion 'l2'"),
+    (dict(per="ms"), "Unknown per 'ms'"),
+    (dict(rounds=0), "rounds=0"),
+    (dict(target=-1), "target=-1"),
+    (dict(data=[1, 2, 3]), "samples and labels"),
+])
+def test_bad_input_is_told_before_anything_is_done(options, words, tmp_path):
+    given = dict(data=None, target=0.5) | options
+    with pytest.raises(ValueError, match=words):
+        prune_filters(residual_net(), folder=tmp_path / "new", **given)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.slow
+def test_a_target_out_of_reach_is_said():
+    with pytest.raises(ValueError, match="nothing to save"):
+        prune_filters(residual_net(), None, 10**9, criterion="l2_norm")
+    with pytest.raises(ValueError, match="can't be met: .* with a tenth of each layer left"):
+        prune_filters(residual_net(), None, 0.001, criterion="l2_norm", rounds=1)
+
+
+def test_zeros_that_save_nothing_are_called_theoretical():
+    """Nine tenths zeros: same bytes; the file of half the filters is really smaller."""
+    model, small = residual_net(32), residual_net(8)
+    for layer in model.layers:
+        if isinstance(layer, L.Conv2D):
+            layer.kernel.assign(layer.kernel * (np.random.default_rng(0).random(layer.kernel.shape) < 0.1))
+    dense = convert(residual_net(32))
+    first, zeros, removed = payoff({"dense": dense, "zeros": convert(model), "removed": convert(small)}, turns=1)
+    assert zeros.raw_bytes == first.raw_bytes and zeros.gzip_bytes < 0.5 * first.gzip_bytes
+    assert zeros.facts["pays"].startswith("theoretical: unstructured zeros: same bytes")
+    assert removed.facts["pays"].startswith("real: ")
+    with pytest.raises(ValueError, match="at least one .tflite file"):
+        payoff({})
