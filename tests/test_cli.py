@@ -34,6 +34,11 @@ def test_convert_inspect_evaluate_diff_and_bench(folder, capsys):
     assert code == 0 and text.startswith("accuracy 0.") and "recall 3" in text
     code, text = run("diff", folder / "float.tflite", folder / "int8.tflite", "--data", folder / "data.npz")
     assert code == 0 and "SNR" in text
+    code, text = run("payoff", folder / "float.tflite", folder / "int8.tflite")
+    assert code == 0 and "what the others are measured against" in text and "smaller file" in text
+    code, text = run("shrink", folder / "net.keras", "-o", folder / "small.keras")
+    assert code == 0 and (folder / "small.keras").is_file() and "parameters of" in text
+    assert run("shrink", folder / "none.keras", "-o", folder / "other.keras")[0] == 2
     assert bench_cli.main(["host", str(folder / "int8.tflite"), "--runs", "5"]) == 0
     row = json.loads(capsys.readouterr().out)
     assert row["latency_p50_us"] > 0 and row["energy_joules"] is None

@@ -13,6 +13,8 @@ USAGE = """tfcompress: from a Keras model to a small, fast, verified .tflite
   tfcompress inspect FILE.tflite             ops, dtypes, bytes, zeros, levels, MACs, GPU refusals
   tfcompress evaluate FILE.tflite --data x.npz   accuracy, macro-F1 and recalls of the file itself
   tfcompress diff A.tflite B.tflite --data x.npz per-layer SNR: where accuracy is lost
+  tfcompress shrink MODEL.keras -o SMALL.keras   without the filters that pruning has zeroed
+  tfcompress payoff A.tflite B.tflite ...    bytes, gzip, MACs, measured time: what B saves, if anything
   tfcompress study PRESET                    the 17 + 1 models, measured, and their report
   tfcompress study MODEL.keras --data x.npz  the same for your own trained classifier
   tfcompress report FOLDER --phones RESULTS  a study's report again, with phones as more devices
@@ -85,6 +87,38 @@ def _diff(argv):
     print(diff(first, second, data["x"] if "x" in data else data))
 
 
+def _shrink(argv):
+    values = _flag_values()
+    flags.DEFINE_string("output", None, "the .keras file to write", short_name="o", flag_values=values)
+    flags.DEFINE_integer("round_to", 1, "keep a multiple of so many channels", lower_bound=1, flag_values=values)
+    (source,) = _parse(values, argv, "shrink MODEL.keras -o SMALL.keras", 1)
+    output = Path(_required(values, "output"))
+    if output.suffix != ".keras" or not output.parent.is_dir():
+        raise ValueError(f"--output is a .keras file in a folder that exists. Received: {output}.")
+    if not Path(source).is_file():
+        raise ValueError(f"No .keras file at {source!r}.")
+    with _quiet():
+        import keras
+
+        from tfcompress.pruning.shrink import fenced_layers, shrink
+        model = keras.models.load_model(source, compile=False)
+        small = shrink(model, round_to=values.round_to)
+        part = output.with_name(f"part_{output.name}")
+        small.save(part)
+        part.rename(output)
+    print(f"{output}: {small.count_params():,} parameters of {model.count_params():,}")
+    for path, reason in fenced_layers(model):
+        print(f"  not followed: {path}: {reason}")
+
+
+def _payoff(argv):
+    values = _flag_values()
+    flags.DEFINE_string("device", "host", "host, or a phone's serial number", flag_values=values)
+    paths = _parse(values, argv, "payoff A.tflite B.tflite ...", None)
+    from tfcompress.payoff import payoff, table
+    print(table(payoff({path: path for path in paths}, device=values.device)))
+
+
 def _study(argv):
     values = _flag_values()
     flags.DEFINE_string("output", None, "its folder (default: runs/PRESET)", short_name="o", flag_values=values)
@@ -128,8 +162,8 @@ def _data(argv):
     print(f"{output}: {write_test_data(name, output, values.limit)} samples")
 
 
-COMMANDS = {"convert": _convert, "inspect": _inspect, "evaluate": _evaluate, "diff": _diff, "study": _study,
-            "report": _report, "data": _data}
+COMMANDS = {"convert": _convert, "inspect": _inspect, "evaluate": _evaluate, "diff": _diff, "shrink": _shrink,
+            "payoff": _payoff, "study": _study, "report": _report, "data": _data}
 
 
 def _required(values, name):
@@ -148,8 +182,8 @@ def _parse(values, argv, usage, count, more=""):
         rest = values(["tfcompress", *argv])[1:]
     except flags.Error as error:
         raise ValueError(f"{error}. usage: tfcompress {usage} [flags]") from None
-    if len(rest) != count:
-        raise ValueError(f"Expected {count} argument(s), received {rest}. usage: tfcompress {usage} [flags]")
+    if len(rest) != count and (count or not rest):
+        raise ValueError(f"Expected {count or 'some'} argument(s), received {rest}. usage: tfcompress {usage} [flags]")
     return rest
 
 

@@ -53,6 +53,15 @@ def payoff(files, *, device="host", turns=3):
     return rows
 
 
+def table(rows):
+    """Rows of ``payoff`` as lines of text."""
+    width = max(len(row.id) for row in rows)
+    lines = [f"{'':{width}}{'MACs':>15}{'bytes':>13}{'gzip':>13}{'us':>11}  pays?"]
+    lines += [f"{row.id:{width}}{row.macs:>15,}{row.raw_bytes:>13,}{row.gzip_bytes:>13,}{row.latency_p50_us:>11,.1f}  "
+              f"{row.facts['pays']}" for row in rows]
+    return "\n".join(lines)
+
+
 def latencies(contents, *, device="host", turns=3):
     """``{name: median us of one run}`` of files (bytes), timed in turns so that a busy moment meets all of them."""
     with tempfile.TemporaryDirectory() as folder:

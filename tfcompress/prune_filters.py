@@ -13,7 +13,7 @@ from android_bench.result import Result
 from android_bench.store import Store, only_one, remember_config
 from tfcompress.convert import convert
 from tfcompress.model import check_model
-from tfcompress.payoff import latencies, payoff
+from tfcompress.payoff import latencies, payoff, table
 from tfcompress.pruning.channels import Channels
 from tfcompress.pruning.choose import label_costs, label_scores, lowest
 from tfcompress.pruning.criteria import CRITERIA
@@ -41,10 +41,7 @@ class FilterPruning:
     fenced: list
 
     def __str__(self):
-        lines = [f"{'':10}{'MACs':>14}{'bytes':>12}{'gzip':>12}{'us':>10}  pays?"]
-        lines += [f"{r.id:10}{r.macs:>14,}{r.raw_bytes:>12,}{r.gzip_bytes:>12,}{r.latency_p50_us:>10,.1f}  "
-                  f"{r.facts['pays']}" for r in self.steps]
-        return "\n".join(lines)
+        return table(self.steps)
 
 
 def prune_filters(model, data, target, metric="flops", *, criterion="taylor", rounds=5, fit=None, per=None,
