@@ -48,6 +48,15 @@ def test_embedding_with_lstm_and_integer_inputs():
         convert(model, "int8", normal(8))
 
 
+def test_16_bit_sums_whose_steps_are_powers_of_two():
+    """Pixels 0..255 made 0..2, then -1..1: TFLite's 16-bit ADD would not load."""
+    model = keras.Sequential([keras.Input((8, 8, 3)), L.Rescaling(1 / 127.5, -1), L.Conv2D(4, 3, padding="same")])
+    x = np.random.default_rng(0).integers(0, 256, (100, 8, 8, 3)).astype("float32")
+    assert (x.min(), x.max()) == (0, 255)
+    wanted = model.predict(x, verbose=0)
+    assert np.abs(convert(model, "int16x8", x).predict(x) - wanted).max() < 0.05 * wanted.std()
+
+
 def test_several_inputs_and_outputs_are_bound_by_name():
     a, b = keras.Input((6,), name="zebra"), keras.Input((4,), name="ant")
     joined = L.Concatenate()([L.Dense(5)(a), b])

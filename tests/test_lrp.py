@@ -68,6 +68,17 @@ def test_a_sum_splits_and_concatenation_too_and_a_gate_gets_nothing():
     assert min(found["a/kernel"], found["b/kernel"], found["c/kernel"]) > 0.3
 
 
+def test_what_has_no_rule_of_its_own_keeps_the_total():
+    """Norms without a kernel before them, arithmetic, attention, silu, a mean: all 6 arrive at the first layer."""
+    i = keras.Input((5, 8))
+    x = L.Dense(8, use_bias=False, name="first")(L.Rescaling(2.0, offset=1.0)(i))
+    x = L.LayerNormalization()(x + L.MultiHeadAttention(2, 3)(x, x))
+    x = L.BatchNormalization()(keras.ops.silu(x) * 2.0 + 1.0)
+    model = keras.Model(i, L.Dense(3, name="head")(keras.ops.mean(x, axis=1)))
+    found = sums(model, np.random.default_rng(0).standard_normal((6, 5, 8)).astype("float32"), np.arange(6) % 3)
+    np.testing.assert_allclose([found["first/kernel"], found["head/kernel"]], 6, rtol=1e-4)
+
+
 def test_add_splits_in_proportion_to_what_comes():
     i = keras.Input((2,))
     a, b = (L.Dense(2, use_bias=False, name=name)(i) for name in "ab")

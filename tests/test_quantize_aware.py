@@ -58,6 +58,17 @@ def test_one_layer_is_the_affine_integer_arithmetic():
     assert np.abs(np.round((file.predict(x) - expected) / s_out)).max() <= 1
 
 
+def test_biases_of_the_file_are_those_of_the_model():
+    """Codes of 100,000 steps: with the step computed in another order, one channel in 50 had another code."""
+    inputs = keras.Input((4,))
+    model = quantize_aware(keras.Model(inputs, L.Dense(1)(L.Dense(4096, bias_initializer="normal", name="h")(inputs))))
+    calibrate(model, np.random.default_rng(3).uniform(-0.03, 0.05, (64, 4)).astype("float32"))
+    zeros = keras.ops.zeros((1, 4))
+    bias, unit = (v.numpy() for v in keras.Model(model.inputs, model.get_layer("h").output)(zeros, training=False))
+    assert np.median(np.abs(bias / unit)) > 1e5
+    np.testing.assert_array_equal(np.round(bake_aware(model).get_layer("h").bias.numpy() / unit), np.round(bias[0] / unit))
+
+
 def test_fake_quant_range_gradient_and_zero():
     layer = FakeQuant(momentum=0.9)
     layer(np.array([-1.0, 3.0], "float32"), training=True)

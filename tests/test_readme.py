@@ -10,12 +10,16 @@ README = (Path(__file__).parent.parent / "README.md").read_text()
 
 @pytest.mark.slow
 def test_tour_runs(tmp_path, monkeypatch, capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    code, filters = re.findall(r"```python\n(.*?)```", README, re.S)
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, "README.md", "exec"), {})
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
     accuracy, size = capsys.readouterr().out.splitlines()[-1].split()
     assert float(accuracy) > 0.6 and int(size) == (tmp_path / "small.tflite").stat().st_size
     assert sum(bool(line.strip()) for line in code.splitlines()) <= 20
+    exec(compile(filters, "README.md", "exec"), names)
+    start, *_, last = names["result"].steps
+    assert last.macs <= 0.5 * start.macs and "real" in capsys.readouterr().out
 
 
 def test_files_named_in_the_readme_exist():

@@ -14,7 +14,7 @@ from tfcompress.graph import Graph, call, fill
 from tfcompress.layout import kernels
 from tfcompress.model import leaves
 from tfcompress.pruning.gradients import check_data, rows
-from tfcompress.pruning.outputs import output_key, trailing
+from tfcompress.pruning.outputs import SEPARABLE, output_key, trailing
 from tfcompress.quantization.fold import KERNELS, activation, simplify
 from tfcompress.wrapper import read
 
@@ -37,7 +37,8 @@ def relevance(weights, model=None, data=None):
     compare. At most 10 samples a class are looked at; it is meant for few. A filter nobody reads scores 0. Where
     relevance can't be told filter by filter (LSTM, attention), filters get their share of the layer's L2 norms.
 
-    "Pruning by explaining", Yeom et al. 2021 (arXiv:1912.08881).
+    "Pruning by explaining", Yeom et al. 2021 (arXiv:1912.08881). For cutting little, without training: on two moons it
+    beats units' L1 norms when a third goes at once, and loses to them when half does.
 
     Raises:
         ValueError: no model or data, several outputs, labels that are no classes.
@@ -121,11 +122,11 @@ def _few(x, y):
 
 
 def _simple(model):
-    """The model's graph of plain kernels and activations, and ``{node path: path of its layer}``."""
+    """The model's graph, its kernels split and normalizations folded, and ``{node path: path of its layer}``."""
     graph = Graph(model)
     paths = {id(graph._copies[id(layer)][1]): path for path, layer in leaves(model) if id(layer) in graph._copies}
     owners = {node.path: paths[id(node.layer)] for node in graph.nodes if id(node.layer) in paths}
-    simplify(graph)
+    simplify(graph, spare={node.path for node in graph.nodes if type(node.layer) not in (*KERNELS, *SEPARABLE)})
     return graph, owners
 
 
@@ -157,8 +158,7 @@ def _start(model, outputs, y):
 def _back(node, tensors, r, positive):
     """The relevance of each of the node's inputs, given that of its outputs."""
     inputs, layer = [tensors[v] for v in node.inputs], node.layer
-    name = type(layer).__name__
-    own = type(layer).__module__.startswith("keras.src.ops")
+    name, own = type(layer).__name__, not isinstance(layer, L.Layer)
     family = OPERATIONS.get(name) if own else None
     if isinstance(layer, LINEAR):
         return [_z_plus(layer, inputs[0], r[0], positive)]
@@ -167,12 +167,10 @@ def _back(node, tensors, r, positive):
         return [_fit(r[0], a) if i == largest else tf.zeros_like(a) for i, a in enumerate(inputs)]
     if isinstance(layer, MOVES) or family is MOVES:
         return _gradients(node, inputs, r)
-    if isinstance(layer, MIXES) or family is MIXES:
-        return _mix(node, inputs, r[0])
-    one = len(inputs) == len(r) == 1 and inputs[0].shape == r[0].shape
-    if one and (activation(layer) or not (isinstance(layer, L.Layer) and kernels(layer))):
+    same = len(inputs) == len(r) == 1 and inputs[0].shape == r[0].shape
+    if same and (own or activation(layer) or not isinstance(layer, MIXES) and not kernels(layer)):
         return [r[0]]
-    return _others(node, inputs, r)
+    return _mix(node, inputs, r[0]) if isinstance(layer, MIXES) or family is MIXES else _others(node, inputs, r)
 
 
 def _z_plus(layer, a, r, positive):
