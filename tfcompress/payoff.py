@@ -21,7 +21,7 @@ def payoff(files, *, device="host", turns=3):
     Args:
         files: ``{name: path, bytes or TFLiteModel}``; the first is what the others are measured against.
         device: ``"host"`` (this computer, LiteRT with XNNPACK, one thread), or the serial number of a phone that
-            ``android-bench devices`` lists.
+            ``android-bench devices`` lists (``$ANDROID_BENCH_BINARY`` names its benchmark_model).
         turns: how often each file is timed, one after the other in each turn; the median of the turns' medians counts.
 
     Returns:
@@ -39,17 +39,15 @@ def payoff(files, *, device="host", turns=3):
     if not files:
         raise ValueError("`files` holds at least one .tflite file, {name: path, bytes or TFLiteModel}. Received none.")
     contents = {name: flatbuffer.content_of(file) for name, file in files.items()}
-    times = latencies(contents, device=device, turns=turns)
+    measured = timed(contents, device=device, turns=turns)
     rows = []
     for name, content in contents.items():
         found = inspect(content)
-        row = Result(id=name, recipe=name, device=device, device_kind="host" if device == "host" else "android",
-                     raw_bytes=found.raw_bytes, gzip_bytes=found.gzip_bytes, sparsity=found.sparsity, macs=found.macs,
-                     latency_p50_us=times[name])
-        first = rows[0] if rows else row
-        verdict = saves(row, first)
+        row = measured[name].replace(raw_bytes=found.raw_bytes, gzip_bytes=found.gzip_bytes, macs=found.macs,
+                                     sparsity=found.sparsity)
+        verdict = saves(row, rows[0]) if rows else None
         why = f"{verdict.overall}: {verdict.why}" if rows else "what the others are measured against"
-        rows.append(row.replace(facts={"pays": why}))
+        rows.append(row.replace(facts=(row.facts or {}) | {"pays": why}))
     return rows
 
 
@@ -62,8 +60,8 @@ def table(rows):
     return "\n".join(lines)
 
 
-def latencies(contents, *, device="host", turns=3):
-    """``{name: median us of one run}`` of files (bytes), timed in turns so that a busy moment meets all of them."""
+def timed(contents, *, device="host", turns=3):
+    """``{name: Result}`` with the time of one run of each file (bytes), all timed in turns."""
     with tempfile.TemporaryDirectory() as folder:
         paths = {name: Path(folder) / f"{i}.tflite" for i, name in enumerate(contents)}
         for name, content in contents.items():
@@ -72,7 +70,8 @@ def latencies(contents, *, device="host", turns=3):
             return _on_phone(paths, device, Path(folder) / "results")
         found = [{name: host.measure(path, runs=100, min_seconds=0.2).latency_p50_us for name, path in paths.items()}
                  for _ in range(turns)]
-    return {name: statistics.median(turn[name] for turn in found) for name in paths}
+    return {name: Result(id=name, recipe=name, device="host, 1 thread", threads=1,
+                         latency_p50_us=statistics.median(turn[name] for turn in found)) for name in paths}
 
 
 def _on_phone(paths, serial, results):
@@ -80,8 +79,8 @@ def _on_phone(paths, serial, results):
                "--threads", "1", "-o", str(results)]
     done = subprocess.run(command, capture_output=True, text=True)
     rows = read_rows(results / "rows.jsonl") if (results / "rows.jsonl").exists() else []
-    by_file = {Path(row.id.split()[0]).stem: row.latency_p50_us for row in rows if row.latency_p50_us is not None}
-    if done.returncode or len(by_file) < len(paths):
+    by_file = {row.id: row for row in rows if row.latency_p50_us is not None}
+    if done.returncode or any(path.stem not in by_file for path in paths.values()):
         raise RuntimeError(f"{serial} could not be measured: {' '.join(command[2:])} said: "
                            f"{(done.stderr or done.stdout).strip()[-800:]}")
-    return {name: by_file[path.stem] for name, path in paths.items()}
+    return {name: by_file[path.stem].replace(id=name, recipe=name) for name, path in paths.items()}

@@ -13,7 +13,7 @@ from android_bench.result import Result
 from android_bench.store import Store, only_one, remember_config
 from tfcompress.convert import convert
 from tfcompress.model import check_model
-from tfcompress.payoff import latencies, payoff, table
+from tfcompress.payoff import payoff, table, timed
 from tfcompress.pruning.channels import Channels
 from tfcompress.pruning.choose import label_costs, label_scores, lowest
 from tfcompress.pruning.criteria import CRITERIA
@@ -180,9 +180,8 @@ class _Work:
 
     def timed(self, file):
         """Measured us of ``file``, in the units of the first model's time: both run in turn."""
-        found = latencies({"first": self.file, "small": file}, device=self.device)
-        self.known = self.known or [(self.whole(), found["first"])]
-        return found["small"] / found["first"] * self.known[0][1]
+        found = timed({"first": self.file, "small": file}, device=self.device)
+        return found["small"].latency_p50_us / found["first"].latency_p50_us * self.known[0][1]
 
     def whole(self):
         """The first model's MACs."""
