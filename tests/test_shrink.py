@@ -12,6 +12,7 @@ from tfcompress.graph import call, fill
 from tfcompress.layout import kernels
 from tfcompress.model import leaves
 from tfcompress.pruning.channels import Channels, channel_labels
+from tfcompress.pruning.compensate import compensate
 from tfcompress.pruning.dead import Dead
 from tfcompress.pruning.labels import FIXED
 from tfcompress.pruning.shrink import fenced_layers, kept, remove, shrink, silence
@@ -198,3 +199,25 @@ def test_every_layer_is_followed_or_fenced_off(name):
     small, x = shrink(model), inputs_for(model)
     for got, wanted in zip(keras.tree.flatten(small(x)), keras.tree.flatten(model(x)), strict=True):
         np.testing.assert_allclose(got, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_what_others_can_emulate_goes_without_a_trace(residual):
+    """Planted: filter 3 gives 2.5 times filter 1 behind the ReLU, filter 0 the sum of filters 4 and 5."""
+    i = keras.Input((8, 8, 3))
+    x = L.Conv2D(6, 3, padding="same", use_bias=False, activation="relu", name="a")(i)
+    y = L.Conv2D(6, 3, padding="same", name="b")(x)
+    y = L.AveragePooling2D(2)(L.Concatenate()([x, y]) if residual else y)
+    model = keras.Model(i, L.Dense(4)(L.Flatten()(y)))
+    kernel = np.abs(keras.ops.convert_to_numpy(model.get_layer("a").kernel))
+    kernel[..., 3], kernel[..., 0] = 2.5 * kernel[..., 1], kernel[..., 4] + kernel[..., 5]
+    model.get_layer("a").kernel.assign(kernel)
+    x = np.abs(np.random.default_rng(0).standard_normal((256, 8, 8, 3))).astype("float32")
+    channels, plain = Channels(model), Channels(model)
+    labels = channels.roots(channels.records[id(channels.graph.nodes[0].layer)].made[0])[[3, 0]]
+    keep = ~np.isin(channels.roots(np.arange(channels.count)), labels)
+    compensate(channels, keep, x)
+    expected = np.asarray(model(x[:32]))
+    scale = np.abs(expected).max()
+    assert np.abs(np.asarray(remove(channels, labels)(x[:32])) - expected).max() < 1e-5 * scale
+    assert np.abs(np.asarray(remove(plain, labels)(x[:32])) - expected).max() > 1e-2 * scale

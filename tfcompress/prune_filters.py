@@ -16,6 +16,7 @@ from tfcompress.model import check_model
 from tfcompress.payoff import payoff, table, timed
 from tfcompress.pruning.channels import Channels
 from tfcompress.pruning.choose import label_costs, label_scores, lowest
+from tfcompress.pruning.compensate import compensate
 from tfcompress.pruning.criteria import CRITERIA
 from tfcompress.pruning.shrink import kept, remove
 from tfcompress.wrapper import read
@@ -58,7 +59,8 @@ def prune_filters(model, data, target, metric="flops", *, criterion="taylor", ro
         target: a share of the model's own amount where it is below 1, else the amount itself.
         metric: ``"flops"`` (multiply-accumulates of one run), ``"bytes"`` (of the file) or ``"latency_us"`` (measured
             on ``device``, never guessed).
-        criterion: a name in ``pruning.criteria.CRITERIA``; the lowest scores go.
+        criterion: a name in ``pruning.criteria.CRITERIA``; the lowest scores go. With ``"behaviour"`` the layers behind
+            take over what the channels that go did, before any training.
         rounds: how many times to score, remove and train.
         fit: ``fit(model, round)`` trains the small model in place after each round (1, 2, ...); by default one epoch on
             ``data`` with Adam 1e-3 and the loss ``model`` was compiled with. ``lambda model, round: None`` leaves it.
@@ -156,7 +158,10 @@ class _Work:
 
     def _removed(self, channels, scores, enough):
         keep = lowest(channels, scores, lambda keep: enough(kept(channels, keep, self.round_to, scores)))
-        return remove(channels, np.flatnonzero(~kept(channels, keep, self.round_to, scores)))
+        keep = kept(channels, keep, self.round_to, scores)
+        if self.criterion == "behaviour":
+            compensate(channels, keep, self.data[0])
+        return remove(channels, np.flatnonzero(~keep))
 
     def _cut_to_time(self, model, channels, scores, goal):
         """Models of other sizes are made and timed beside the first one until one takes ``goal`` us."""

@@ -11,7 +11,7 @@ from tfcompress.wrapper import read
 
 # Their scores have no common unit: a layer's are divided by their mean, and coupled layers are averaged. All others
 # tell a change of the loss or of the outputs, or a share of them: those of coupled layers are added up.
-RELATIVE = ("magnitude", "l1_norm", "l2_norm", "geometric_median", "bn_scale", "random")
+RELATIVE = ("random", "magnitude", "l1_norm", "l2_norm", "geometric_median", "bn_scale", "slope", "slope_both")
 
 
 def label_scores(model, channels, criterion, data=None):

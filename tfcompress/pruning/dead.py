@@ -177,7 +177,7 @@ def _matrix(layer):
         first, second = read(layer.depthwise_kernel), read(layer.pointwise_kernel)
         flat = first.reshape(-1, first.shape[-2], first.shape[-1])
         second = second.reshape(first.shape[-2], first.shape[-1], -1)
-        return np.einsum("kim,imo->kio", flat, second), _pads(layer)
+        return np.einsum("kim,imo->kio", flat, second), pads(layer)
     kernel = read(layer.kernel)
     if isinstance(layer, L.EinsumDense):
         weight = layer.equation.split("->")[0].split(",")[1]
@@ -193,10 +193,11 @@ def _matrix(layer):
             part = slice(g * outs // groups, (g + 1) * outs // groups)
             whole[:, g * ins:(g + 1) * ins, part] = flat[:, :, part]
         flat = whole
-    return flat, isinstance(layer, CONV) and _pads(layer)
+    return flat, isinstance(layer, CONV) and pads(layer)
 
 
-def _pads(layer):
+def pads(layer):
+    """Whether a convolution sees zeros beyond its border."""
     return layer.padding != "valid" and max(layer.kernel_size) > 1
 
 
@@ -204,7 +205,7 @@ def _depthwise(layer, c):
     kernel = read(layer.kernel)
     flat = kernel.reshape(-1, kernel.shape[-2] * kernel.shape[-1])
     c, used = np.repeat(c, layer.depth_multiplier), (flat != 0).any(0)
-    alive = used & (np.isnan(c) | ((c != 0) & _pads(layer)))
+    alive = used & (np.isnan(c) | ((c != 0) & pads(layer)))
     out = np.where(used, np.nan_to_num(c) * flat.sum(0), 0.0) + (read(layer.bias) if layer.use_bias else 0.0)
     return _activated(layer, np.where(alive, np.nan, out))
 

@@ -1,0 +1,68 @@
+"""Before channels go: the layers that read them learn to do with the others. Neural unification, Kamma et al. 2020."""
+
+import keras
+import numpy as np
+
+from tfcompress.graph import call
+from tfcompress.pruning.behaviour import POSITIONS, absorb, emulate, gram
+from tfcompress.pruning.dead import pads
+from tfcompress.pruning.rules import CONV
+from tfcompress.wrapper import read
+
+SAMPLES, WIDEST = 256, 4096  # samples looked at; inputs of a layer beyond which its Gram matrix is too large
+
+
+def compensate(channels, keep, x):
+    """Rewrite the kernels in ``channels``' graph so that the channels of ``keep`` do the work of those that go.
+
+    Every Dense and ungrouped convolution that reads channels that go emulates each of them by least squares from those
+    it goes on reading (and a constant, where it has a bias and no padding). No training, no labels.
+
+    Args:
+        channels: ``Channels``; its layers are changed.
+        keep: bool by label.
+        x: samples, one array or a structure of them; 256 are looked at.
+    """
+    grams = {}
+    given = [np.asarray(a)[:SAMPLES] for a in keras.tree.flatten(x)]
+    tensors = dict(zip((v for _, v in channels.graph.inputs), map(keras.ops.convert_to_tensor, given), strict=True))
+    records = {id(node): record for node, record in channels.calls}
+    last = {v: node for node in channels.graph.nodes for v in node.inputs}
+    for node in channels.graph.nodes:
+        if id(node) in records and _reads(node.layer, records[id(node)], keep):
+            codes = read_codes(tensors[node.inputs[0]])
+            grams[id(node.layer)] = grams.get(id(node.layer), 0.0) + gram(codes)
+        call(node, tensors)
+        for value in set(node.inputs):
+            if last[value] is node:
+                del tensors[value]
+    for record in channels.records.values():
+        if id(record.layer) in grams:
+            _take_over(record, keep, grams[id(record.layer)])
+
+
+def _reads(layer, record, keep):
+    plain = isinstance(layer, keras.layers.Dense) or isinstance(layer, CONV) and layer.groups == 1
+    stays = keep[record.given[0]]
+    return plain and stays.any() and not stays.all() and len(stays) <= WIDEST
+
+
+def read_codes(tensor):
+    """``(samples * positions, channels)`` of a tensor, at most 64 positions a sample."""
+    maps = keras.ops.convert_to_numpy(tensor)
+    maps = maps.reshape(len(maps), -1, maps.shape[-1])
+    if maps.shape[1] > POSITIONS:
+        maps = maps[:, np.random.default_rng(0).choice(maps.shape[1], POSITIONS, replace=False)]
+    return maps.reshape(-1, maps.shape[-1])
+
+
+def _take_over(record, keep, g):
+    layer, stays = record.layer, keep[record.given[0]]
+    removed, left = np.flatnonzero(~stays), np.flatnonzero(stays)
+    constant = layer.bias is not None and not (isinstance(layer, CONV) and pads(layer))
+    c, d, _ = emulate(g, removed, left, constant=constant)
+    bias = read(layer.bias) if layer.bias is not None else np.zeros(layer.kernel.shape[-1])
+    kernel, bias = absorb(read(layer.kernel), bias, removed, left, c, d)
+    layer.kernel.assign(kernel)
+    if layer.bias is not None:
+        layer.bias.assign(bias)
