@@ -203,3 +203,62 @@ def test_stopping_before_the_schedules_end_warns():
     model = compiled(compress(image_net(), Prune(Polynomial(0.9, 0, 100))))
     with pytest.warns(UserWarning, match="step 2, before the schedule's end at 100"):
         model.fit(*image_data(64), verbose=0, callbacks=[CompressionCallback()])
+
+
+def test_compiling_again_after_the_end_keeps_the_mask():
+    """The optimizer's steps begin at 0 again; what was pruned stays pruned."""
+    model = compiled(compress(image_net(), Prune(Polynomial(0.9, 0, 8))))
+    model.fit(*image_data(), epochs=2, verbose=0, callbacks=[CompressionCallback()])
+    before = model.get_layer("conv").values("kernel")["mask"]
+    compiled(model).fit(*image_data(64), verbose=0, callbacks=[CompressionCallback()])
+    after = model.get_layer("conv").values("kernel")["mask"]
+    assert np.mean(before == 0) > 0.89 and np.array_equal(before, after)
+
+
+def test_the_end_may_fall_between_two_calls():
+    model = compiled(compress(image_net(), Prune(Constant(0.5, end=10))), steps_per_execution=8)
+    callback = CompressionCallback(every=100)
+    seen = []
+    update = CompressionCallback.update
+    callback.update = lambda step: (seen.append(step), update(callback, step))
+    model.fit(*image_data(512), verbose=0, callbacks=[callback])
+    assert seen == [0, 16] and model.get_layer("conv").values("kernel")["frozen"] == 1
+
+
+def test_each_layers_norm_follows_its_own_filters_where_layers_have_methods_of_their_own():
+    i = keras.Input((8, 8, 3))
+    x = keras.layers.BatchNormalization(name="n1")(keras.layers.Conv2D(8, 3, name="c1")(i))
+    x = keras.layers.BatchNormalization(name="n2")(keras.layers.Conv2D(8, 3, name="c2")(x))
+    model = keras.Model(i, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
+    rules = [("c2", Prune(OneShot(0.25), "l2_norm", "filter")), ("c1|n.*", Prune(OneShot(0.5), "l2_norm", "filter"))]
+    model = compiled(compress(model, rules))
+    model.fit(*image_data(64), verbose=0, callbacks=[CompressionCallback()])
+    for kernel, norm, gone in (("c1", "n1", 4), ("c2", "n2", 2)):
+        mask = model.get_layer(kernel).values("kernel")["mask"]
+        assert (mask == 0).sum() == gone
+        assert np.array_equal(mask, model.get_layer(norm).values("gamma")["mask"])
+
+
+def test_weights_of_losses_are_those_of_training():
+    i = keras.Input((4,))
+    x = keras.layers.Dense(6, name="a")(i)
+    model = compress(keras.Model(i, [keras.layers.Dense(1)(x), keras.layers.Dense(1)(x)]), Prune(OneShot(0.5), "slope"))
+    model.compile("adam", ["mse", "mse"], loss_weights=[1.0, 0.0])
+    callback = CompressionCallback(data=None)
+    callback.set_model(model)
+    callback.update = lambda step: None
+    callback.on_train_begin()
+    x, zeros, ones = np.ones((2, 4), "float32"), np.zeros((2, 1)), np.full((2, 1), 1e3)
+    both = callback.twin.compute_loss(x, [zeros, ones], callback.twin(x))
+    assert float(both) < 100
+
+
+def test_the_floor_of_global_pruning_holds_at_any_sparsity():
+    scores = {"a": np.arange(10000.0), "b": np.arange(10000.0), "c": np.arange(150.0) / 1000}
+    kept = {path: int(mask.sum()) for path, mask in globally(scores, 0.995).items()}
+    assert kept == {"a": 100, "b": 100, "c": 2}
+
+
+def test_a_forgotten_callback_is_told_for_one_shot_pruning_too():
+    with pytest.warns(UserWarning, match="Nothing was done"):
+        strip(compress(image_net(), Prune(OneShot(0.5))))

@@ -23,7 +23,7 @@ class CompressionCallback(keras.callbacks.Callback):
     tensors) and, where a method quantizes, ``levels`` (the most distinct values in one output channel).
 
     Args:
-        every: optimizer steps between updates, >= 1.
+        every: optimizer steps between updates, >= 1; 50 to 500 for criteria that look at data, which run the network.
         data: what criteria that look at data get: ``(x, y)``, a few hundred examples that are not used to judge.
     """
 
@@ -44,7 +44,8 @@ class CompressionCallback(keras.callbacks.Callback):
         if any(layer.methods[key].needs_model for _, layer, key in self.tensors):
             check_model(self.net)
             self.twin = plain_twin(self.net)
-            self.twin.compile(loss=self.model.loss)
+            weights = self.model.get_compile_config().get("loss_weights") if self.net is self.model else None
+            self.twin.compile(loss=self.model.loss, loss_weights=weights)
         self.milestones = {m for _, layer, key in self.tensors for m in layer.methods[key].milestones}
         usual = type(self.model).train_step is keras.Model.train_step
         self.most = self.model.steps_per_execution if usual else math.inf    # optimizer steps between two calls
@@ -75,18 +76,30 @@ class CompressionCallback(keras.callbacks.Callback):
 
     def update(self, step):
         """Run every method's update now, as of optimizer step ``step``."""
-        groups = {}                                      # by value: after load_model each layer has a Method of its own
-        for path, layer, key in self.tensors:
-            groups.setdefault(layer.methods[key], []).append((path, layer, key))
-        for method, members in sorted(groups.items(), key=lambda group: _only_vectors(group[1])):
-            weights = {path: layer.latent(key) for path, layer, key in members}
+        for method, members in self._groups():
             states = {path: layer.values(key) for path, layer, key in members}
+            if method.idle(states, step):
+                continue
+            weights = {path: layer.latent(key) for path, layer, key in members}
             if method.needs_model:
                 refresh(self.net, self.twin)
             new = method.update(weights, states, step, self.twin if method.needs_model else self.model, self.data)
             for path, layer, key in members:
                 changed = {name: value for name, value in new[path].items() if value is not states[path].get(name)}
                 layer.write(key, changed)
+
+    def _groups(self):
+        """``[(method, its tensors)]``, by value: after load_model each layer has a Method of its own.
+
+        Where there are several, biases, gammas and betas come last: they follow filters that another one may prune.
+        """
+        groups = {}
+        several = len({layer.methods[key] for _, layer, key in self.tensors}) > 1
+        for path, layer, key in self.tensors:
+            method = layer.methods[key]
+            last = several and method.vectors_last and key.split("/")[-1] in VECTOR_NAMES
+            groups.setdefault((last, method), []).append((path, layer, key))
+        return [(method, members) for (_, method), members in sorted(groups.items(), key=lambda group: group[0][0])]
 
     def on_epoch_end(self, epoch, logs=None):
         self._catch_up()
@@ -99,11 +112,6 @@ class CompressionCallback(keras.callbacks.Callback):
         if self.step < late:
             warnings.warn(f"Training stopped at optimizer step {self.step}, before the schedule's end at {late}: the "
                           "target is not reached. Train longer, or end the schedule earlier.", stacklevel=2)
-
-
-def _only_vectors(members):
-    """Biases, gammas and betas on their own follow the filters: they come last."""
-    return all(key.split("/")[-1] in VECTOR_NAMES for _, _, key in members)
 
 
 def compression_logs(tensors):

@@ -55,6 +55,14 @@ class Chain(Method):
         prefix = f"{i}."
         return {name[len(prefix):]: value for name, value in state.items() if name.startswith(prefix)}
 
+    @property
+    def vectors_last(self):
+        return any(m.vectors_last for m in self.methods)
+
+    def idle(self, states, step):
+        return all(m.idle({path: self.part(i, state) for path, state in states.items()}, step)
+                   for i, m in enumerate(self.methods))
+
     def init(self, w):
         state = {}
         for i, method in enumerate(self.methods):

@@ -3,6 +3,7 @@
 Model surgery (folding, fake-quantization, baking) reads and rewrites this graph, then builds a new Keras model of it.
 """
 
+import inspect
 from collections import Counter
 from dataclasses import dataclass
 
@@ -72,6 +73,7 @@ class Graph:
                 results = [Value(tuple(t.shape), _full(t.dtype)) for t in node.outputs]
                 if options and getattr(layer, "_call_has_training_arg", False):
                     kwargs = {**kwargs, **options}
+                args, kwargs = _ordered(layer, args, kwargs)
                 self.nodes.append(Node(prefix + layer.name, self._copy(layer), args, kwargs, results))
             tensors.update({id(t): v for t, v in zip(node.outputs, results, strict=True)})
         return keras.tree.map_structure(lambda t: tensors[id(t)], functional._outputs_struct)
@@ -137,8 +139,22 @@ def fill(structure, tensors):
 def call(node, tensors, layer=None):
     """Call the node's layer (or another in its place) on ``tensors`` and store what comes out there."""
     args, kwargs = fill((node.args, node.kwargs), tensors)
+    if getattr(node.layer, "_call_has_training_arg", False) and not any(
+            isinstance(t, keras.KerasTensor) for t in keras.tree.flatten((args, kwargs))):
+        kwargs.setdefault("training", False)             # augmentation's own default is True
     results = keras.tree.flatten((layer or node.layer)(*args, **kwargs))
     tensors.update(dict(zip(node.outputs, results, strict=True)))
+
+
+def _ordered(layer, args, kwargs):
+    """Keyword arguments by position, as far as they go: a dict would be read in the order of its names."""
+    args, kwargs = list(args), dict(kwargs)
+    if isinstance(layer, keras.layers.Layer):
+        for name in list(inspect.signature(layer.call).parameters)[len(args):]:
+            if name not in kwargs or name == "training":
+                break
+            args.append(kwargs.pop(name))
+    return tuple(args), kwargs
 
 
 def _copy_call(layer):

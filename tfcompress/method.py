@@ -44,6 +44,7 @@ class Method(Config):
     bits = None
     needs_model = False
     structured = False
+    vectors_last = False
 
     @property
     def milestones(self):
@@ -68,6 +69,10 @@ class Method(Config):
         The one reserved name in a returned state is ``"weight"``: the new latent weight.
         """
         return states
+
+    def idle(self, states, step):
+        """Whether ``update`` would change nothing now: then nobody prepares what it looks at."""
+        return type(self).update is Method.update
 
     def bake(self, w, state):
         """What ``strip`` writes into the plain layer; by default what the forward pass saw."""

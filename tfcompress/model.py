@@ -289,7 +289,8 @@ def plain_twin(model):
 
 def _never_updated(layer, key):
     method = layer.methods[key]
-    if not method.milestones:
+    parts = method.methods if isinstance(method, Chain) else (method,)
+    if all(type(part).update is Method.update for part in parts):
         return False
     fresh, now = method.init(layer.latent(key)), layer.values(key)
     return all(np.array_equal(now[name], np.asarray(value, "float32")) for name, value in fresh.items())

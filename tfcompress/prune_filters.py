@@ -12,7 +12,8 @@ from rich.progress import track
 from android_bench.result import Result
 from android_bench.store import Store, only_one, remember_config
 from tfcompress.convert import convert
-from tfcompress.model import check_model
+from tfcompress.inspect import inspect
+from tfcompress.model import check_model, leaves
 from tfcompress.payoff import payoff, table, timed
 from tfcompress.pruning.channels import Channels
 from tfcompress.pruning.choose import label_costs, label_scores, lowest
@@ -67,7 +68,8 @@ def prune_filters(model, data, target, metric="flops", *, criterion="taylor", ro
         per: ``"flops"`` or ``"bytes"``: divide scores by what a channel costs.
         round_to: keep a multiple of so many channels in each layer.
         device: ``"host"`` or a phone's serial number, where the time is measured.
-        folder: where rounds are kept; the same call goes on there after a crash. Default: nowhere.
+        folder: where rounds are kept; the same call (and the same ``fit``, which can't be checked) goes on there after
+            a crash. Default: nowhere.
 
     Returns:
         A ``FilterPruning``; ``.model`` is a plain float32 Keras model, ``print(...)`` shows what each round saved.
@@ -85,17 +87,22 @@ def prune_filters(model, data, target, metric="flops", *, criterion="taylor", ro
     (8, 0.5)
     """
     _check(model, data, target, metric, criterion, rounds, per)
+    if fit is None and data is not None and not model.compiled:
+        guessed_loss(model, *data)                       # says at once where it can't be told
     work = _Work(model, data, metric, criterion, fit, per, round_to, device)
     if folder is None:
         return _rounds(work, target, rounds, None)
     with only_one(folder):
-        remember_config(folder, dict(model=_fingerprint(model), target=target, metric=metric, criterion=criterion,
-                                     rounds=rounds, per=per, round_to=round_to, device=device))
+        remember_config(folder, dict(model=_fingerprint(model), data=_digest(data), target=target, metric=metric,
+                                     criterion=criterion, rounds=rounds, per=per, round_to=round_to, device=device))
         return _rounds(work, target, rounds, Path(folder))
 
 
 def _check(model, data, target, metric, criterion, rounds, per):
     check_model(model)
+    if any(None in t.shape[1:] for t in model.inputs):
+        raise ValueError(f"The inputs {[tuple(t.shape) for t in model.inputs]} leave sizes open: nothing can be timed. "
+                         "Build the model with the sizes that the device will see.")
     for name, value, known in (("metric", metric, METRICS), ("criterion", criterion, CRITERIA),
                                ("per", per, (None, "flops", "bytes"))):
         if value not in known:
@@ -134,13 +141,16 @@ class _Work:
             return self._cut_to_time(model, channels, scores, goal)
         if self.metric == "bytes":
             return self._cut_to_bytes(model, channels, scores, goal)
-        return self._cut_to(channels, scores, channels.macs, goal)
+        whole = channels.macs(np.ones(channels.count, bool))     # a file counts some layers otherwise
+        share = goal / inspect(convert(model).content).macs
+        return self._cut_to(channels, scores, channels.macs, share * whole)
 
     def _cut_to(self, channels, scores, count, goal):
-        left = count(lowest(channels, scores, lambda keep: False))
+        left = count(kept(channels, lowest(channels, scores, lambda keep: False), self.round_to, scores))
         if left > goal:
-            raise ValueError(f"{goal:,.0f} {self.metric} can't be met: {left:,.0f} with a tenth of each layer left. "
-                             f"Not followed: {channels.fences or 'nothing'}. Ask for more, or take more rounds.")
+            raise ValueError(f"{goal:,.0f} {self.metric} can't be met: {left:,.0f} with a tenth of each layer left"
+                             f" (round_to={self.round_to}). Not followed: {channels.fences or 'nothing'}. Ask for "
+                             "more, or take more rounds.")
         return self._removed(channels, scores, lambda keep: count(keep) <= goal)
 
     def _cut_to_bytes(self, model, channels, scores, goal):
@@ -228,7 +238,8 @@ def _rounds(work, target, rounds, folder):
     for number in track(range(1, rounds + 1), "removing filters", transient=True):
         name, path = f"round {number}", folder / f"round_{number}.keras" if folder else None
         if path and path.exists():
-            model = keras.models.load_model(path, compile=False)
+            own = {type(layer).__name__: type(layer) for _, layer in leaves(work.start)}
+            model = keras.models.load_model(path, custom_objects=own, compile=False)
         else:
             model = work.cut(model, own * (goal / own) ** (number / rounds))
             work.fit(model, number)
@@ -239,6 +250,10 @@ def _rounds(work, target, rounds, folder):
         if steps and name not in done:
             steps.append(json.loads(row.to_json()))
         rows.append(row)
+    left = getattr(rows[-1], METRICS[work.metric])
+    if left > goal * (1.1 if work.metric == "latency_us" else 1.001):
+        raise ValueError(f"{left:,.0f} {work.metric} are left, not the {goal:,.0f} that were asked for. Take more "
+                         f"rounds, or ask for more. Not followed: {Channels(work.start).fences or 'nothing'}.")
     return FilterPruning(model, rows, list(dict.fromkeys(Channels(work.start).fences)))
 
 
@@ -255,8 +270,19 @@ def _fingerprint(model):
     return digest.hexdigest()
 
 
+def _digest(data):
+    digest = hashlib.sha256()
+    for array in keras.tree.flatten(data if data is not None else ()):
+        array = np.ascontiguousarray(array)
+        digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()
+
+
 def guessed_loss(model, x, y):
     """Cross-entropy for what the model gives, probabilities or logits, and for labels as they come."""
+    if len(model.outputs) > 1 or model.outputs[0].shape[-1] == 1:
+        raise ValueError("The loss of a model with outputs of the shapes "
+                         f"{[tuple(t.shape) for t in model.outputs]} can't be guessed. Compile it first, or pass fit=.")
     scores = np.asarray(model(keras.tree.map_structure(lambda a: a[:32], x), training=False), "float32")
     logits = scores.min() < 0 or not np.allclose(scores.sum(-1), 1, atol=0.05)
     one_hot = np.ndim(y) > 1 and np.shape(y)[-1] > 1

@@ -8,7 +8,7 @@ fenced off: its channels stay. Fang et al. 2023, "DepGraph", arXiv:2301.12900, i
 import keras
 import numpy as np
 
-from tfcompress.graph import Graph, call
+from tfcompress.graph import Graph, Value, call
 from tfcompress.layout import kernels, vectors
 from tfcompress.pruning.labels import FIXED, Labels
 from tfcompress.pruning.probe import NONE, probe
@@ -78,6 +78,8 @@ class Channels:
             return record
         if id(node.layer) in {id(record.layer) for _, record in self.calls}:
             again = follow(node.layer, node.path, given, self.labels, shapes)    # the second call of a shared layer
+            if (len(old.given), len(old.made)) != (len(given), len(again.made)):
+                raise Unfollowed("it is called in different ways")
             for one, other in zip((*old.given, *old.made), (*given, *again.made), strict=True):
                 self.labels.tie(one, other)
             if old.inside is not None:
@@ -125,7 +127,7 @@ class Channels:
     def _own(self, node, weights, config):
         labels, old = self.of[node.inputs[0]], self.records.get(id(node.layer))
         if old is not None:
-            self.labels.tie(old.given[0], labels)
+            self.labels.tie(old.given[0] if old.given else FIXED, labels)
             return
         self.records[id(node.layer)] = Record(
             node.layer, node.path, [labels], [labels], {i: {axis: labels} for i, axis in weights.items()},
@@ -135,6 +137,9 @@ class Channels:
         held = [v for v in node.inputs if (self.roots(self.of[v]) != FIXED).any()]
         for value in held:
             self.labels.fix(self.of[value])
+        old = self.records.get(id(node.layer))
+        for marks in _all_labels(old) if old else ():    # another call of a shared layer was followed: not any more
+            self.labels.fix(marks)
         for value in node.outputs:
             self._mark(value, None)
         self._count(node)
@@ -171,7 +176,14 @@ class Channels:
 
 def floats(node):
     """The inputs of a call that carry channels: masks and indices don't."""
-    return [v for v in node.inputs if "float" in v.dtype and len(v.shape) > 1]
+    kwargs = {name: value for name, value in node.kwargs.items() if not name.endswith("mask")}
+    given = keras.tree.flatten((node.args, kwargs))
+    return [v for v in given if isinstance(v, Value) and "float" in v.dtype and len(v.shape) > 1]
+
+
+def _all_labels(record):
+    inside = [] if record.inside is None else [record.inside]
+    return [*record.given, *record.made, *inside, *(m for axes in record.slices.values() for m in axes.values())]
 
 
 def _concrete(graph):

@@ -10,6 +10,7 @@ from tfcompress.pruning.rules import CONV
 from tfcompress.wrapper import read
 
 SAMPLES, WIDEST = 256, 4096  # samples looked at; inputs of a layer beyond which its Gram matrix is too large
+RIDGES = (1e-9, 1e-3, 1e-1)  # with few samples for many channels, codes would fit themselves and nothing else
 
 
 def compensate(channels, keep, x):
@@ -24,14 +25,15 @@ def compensate(channels, keep, x):
         x: samples, one array or a structure of them; 256 are looked at.
     """
     grams = {}
-    given = [np.asarray(a)[:SAMPLES] for a in keras.tree.flatten(x)]
-    tensors = dict(zip((v for _, v in channels.graph.inputs), map(keras.ops.convert_to_tensor, given), strict=True))
+    tensors = {value: keras.ops.convert_to_tensor(np.asarray(a)[:SAMPLES].astype(value.dtype))
+               for (_, value), a in zip(channels.graph.inputs, keras.tree.flatten(x), strict=True)}
     records = {id(node): record for node, record in channels.calls}
     last = {v: node for node in channels.graph.nodes for v in node.inputs}
     for node in channels.graph.nodes:
         if id(node) in records and _reads(node.layer, records[id(node)], keep):
-            codes = read_codes(tensors[node.inputs[0]])
-            grams[id(node.layer)] = grams.get(id(node.layer), 0.0) + gram(codes)
+            tensor = tensors[node.inputs[0]]
+            halves = np.stack([gram(read_codes(tensor[0::2])), gram(read_codes(tensor[1::2]))])
+            grams[id(node.layer)] = grams.get(id(node.layer), 0.0) + halves
         call(node, tensors)
         for value in set(node.inputs):
             if last[value] is node:
@@ -56,13 +58,22 @@ def read_codes(tensor):
     return maps.reshape(-1, maps.shape[-1])
 
 
-def _take_over(record, keep, g):
+def _take_over(record, keep, halves):
     layer, stays = record.layer, keep[record.given[0]]
     removed, left = np.flatnonzero(~stays), np.flatnonzero(stays)
     constant = layer.bias is not None and not (isinstance(layer, CONV) and pads(layer))
-    c, d, _ = emulate(g, removed, left, constant=constant)
+    ridge = min(RIDGES, key=lambda ridge: _missed(halves, removed, left, ridge, constant))
+    c, d, _ = emulate(halves.sum(0), removed, left, ridge=ridge, constant=constant)
     bias = read(layer.bias) if layer.bias is not None else np.zeros(layer.kernel.shape[-1])
     kernel, bias = absorb(read(layer.kernel), bias, removed, left, c, d)
     layer.kernel.assign(kernel)
     if layer.bias is not None:
         layer.bias.assign(bias)
+
+
+def _missed(halves, removed, left, ridge, constant):
+    """The squared error on one half of the samples with coefficients from the other half."""
+    c, d, _ = emulate(halves[0], removed, left, ridge=ridge, constant=constant)
+    inside, own = np.append(left, len(halves[1]) - 1), np.concatenate([c, d[:, None]], 1)
+    cross, among = halves[1][np.ix_(removed, inside)], halves[1][np.ix_(inside, inside)]
+    return float((np.sum(own @ among * own) - 2 * np.sum(own * cross)) + halves[1][removed, removed].sum())

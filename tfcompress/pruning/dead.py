@@ -68,7 +68,8 @@ class Dead:
 
     def _mix(self, node, record):
         layer = node.layer.layer if isinstance(node.layer, L.TimeDistributed) else node.layer
-        c = self.constant[node.inputs[0]]
+        first = (floats(node) or node.inputs)[0]
+        c = self.constant[first]
         made = [np.full(len(labels), np.nan) for labels in record.made]
         if isinstance(layer, DEPTHWISE):
             made = [_depthwise(layer, c)]
@@ -82,7 +83,7 @@ class Dead:
     def _linear(self, node, layer, c):
         weights, padded = _matrix(layer)
         used, total = (weights != 0).any(0), weights.sum(0)
-        labels = self.channels.of[node.inputs[0]]
+        labels = self.channels.of[(floats(node) or node.inputs)[0]]
         live = np.isnan(c)
         value = np.where(live, 0.0, c)
         border = np.zeros_like(live) if not padded else (value != 0) & used.any(1)
@@ -109,6 +110,7 @@ class Dead:
             return [np.where(np.ptp(table, axis=0) == 0, table[0], np.nan)]
         if type(layer) in GATES:
             idle = _idle_units(layer, live[0]) & ~np.any(live[1:], axis=0) if live[1:] else _idle_units(layer, live[0])
+            self.dead_inside.append((record.inside, idle))   # the others read it, even where no later layer does
             return [np.where(idle, 0.0, np.nan) for _ in made]
         if isinstance(layer, L.Bidirectional):
             idle = [_idle_units(part, live[0]) for part in (layer.forward_layer, layer.backward_layer)]
@@ -117,6 +119,9 @@ class Dead:
             return [np.where(both, 0.0, np.nan)]
         if isinstance(layer, L.MultiHeadAttention):
             self.dead_inside.append((record.inside, _idle_heads(layer, live[min(1, len(live) - 1)])))
+            last = layer._output_dense
+            bias = read(last.bias) if last.bias is not None else 0.0
+            return [np.where((read(last.kernel) != 0).any((0, 1)), np.nan, bias)]
         return made
 
     def _block(self, labels, node, values):
@@ -184,7 +189,8 @@ def _matrix(layer):
         summed = next(i for i, x in enumerate(weight) if x not in layer.equation.split("->")[1])
         return np.moveaxis(kernel, summed, 0)[None], False
     if isinstance(layer, TRANSPOSED):
-        return np.swapaxes(kernel, -1, -2).reshape(-1, kernel.shape[-1], kernel.shape[-2]), max(layer.kernel_size) > 1
+        return np.swapaxes(kernel, -1, -2).reshape(-1, kernel.shape[-1], kernel.shape[-2]), (
+            max(*layer.kernel_size, *layer.strides) > 1)
     flat = kernel.reshape(-1, *kernel.shape[-2:])
     if getattr(layer, "groups", 1) > 1:
         groups, (positions, ins, outs) = layer.groups, flat.shape
@@ -223,9 +229,8 @@ def _idle_units(layer, live):
 
 def _idle_heads(layer, live):
     """Heads that add nothing: no values go in, or nothing of what comes out is used."""
-    weights = {w.path.split("/", 1)[-1] if w.path.count("/") < 2 else "/".join(w.path.split("/")[-2:]): read(w)
-               for w in layer.weights}
-    silent = ~(weights["value/kernel"][live] != 0).any((0, 2))
-    if "value/bias" in weights:
-        silent &= ~(weights["value/bias"] != 0).any(1)
-    return silent | ~(weights["attention_output/kernel"] != 0).any((1, 2))
+    values, outputs = layer._value_dense, layer._output_dense
+    silent = ~(read(values.kernel)[live] != 0).any((0, 2))
+    if values.bias is not None:
+        silent &= ~(read(values.bias) != 0).any(1)
+    return silent | ~(read(outputs.kernel) != 0).any((1, 2))

@@ -87,11 +87,16 @@ class FilterADMM(Method):
     def penalty(self, w, state):
         return 0.5 * state["rho"] * ops.sum(ops.square(w - state["z"] + state["u"]))
 
+    def _due(self, step):
+        return sum(start <= step for start in (*self.starts, self.schedule.end))
+
+    def idle(self, states, step):
+        return self._due(step) <= min(int(state["round"]) for state in states.values())
+
     def update(self, weights, states, step, model=None, data=None):
-        done = min(int(state["round"]) for state in states.values())
-        due = sum(start <= step for start in (*self.starts, self.schedule.end))
-        if due <= done:
+        if self.idle(states, step):
             return states
+        due = self._due(step)
         scores = scores_of(self.criterion, weights, model, data)
         masks = filter_masks("global filter" if model is None else "group", weights, scores, self.schedule(step), model)
         if step >= self.schedule.end:

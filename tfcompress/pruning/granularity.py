@@ -41,6 +41,8 @@ def unstructured(scores, sparsity):
 def globally(scores, sparsity, floor=0.01):
     """Single weights, ranked over all tensors together; every tensor keeps at least ``floor`` of its weights.
 
+    ``round(sparsity * weights)`` go, or as many as the floors leave.
+
     >>> import numpy as np
     >>> masks = globally({"a": np.array([1.0, 2.0]), "b": np.array([3.0, 4.0])}, 0.5)
     >>> masks["a"].tolist(), masks["b"].tolist()        # "a" keeps one weight of two: the floor
@@ -51,7 +53,9 @@ def globally(scores, sparsity, floor=0.01):
         flat = s.reshape(-1).astype("float64")
         best = _kept(flat, flat.size - max(1, int(np.ceil(floor * flat.size))))
         raised[path] = np.where(best, np.inf, flat)
-    flat = keep_largest(np.concatenate(list(raised.values())), sparsity)
+    flat = np.concatenate(list(raised.values()))
+    zeros = min(int(round(sparsity * flat.size)), int(np.sum(~np.isposinf(flat))))
+    flat = _kept(flat, zeros).astype("float32")
     parts = np.split(flat, np.cumsum([s.size for s in scores.values()])[:-1])
     return {path: part.reshape(s.shape) for (path, s), part in zip(scores.items(), parts, strict=True)}
 

@@ -112,14 +112,15 @@ def _moved(node, shapes, axes):
             return None
         if not np.allclose(b, table[whole], rtol=1e-4, atol=0):
             return None
-        flows.append(_collapsed(whole, axes[0] if a.ndim == len(shapes[0]) else None))
+        same = a.ndim == len(shapes[0])
+        flows.append(_collapsed(whole, axes[0] if same else None, same and whole.shape[axes[0]] == 1))
     return flows
 
 
-def _collapsed(whole, axis):
+def _collapsed(whole, axis, alone):
     """The ``Flow`` of numbered values: rows of sources along the channel axis, the last one along which they differ."""
     varies = [k for k in range(1, whole.ndim) if whole.shape[k] > 1 and (whole != whole.take([0], k)).any()]
-    axis = axis if axis in varies else (varies or [whole.ndim - 1])[-1]
+    axis = axis if axis in varies or alone else (varies or [whole.ndim - 1])[-1]
     rows = np.moveaxis(whole, axis, 0).reshape(whole.shape[axis], -1)
     most = rows.max(1)
     low = np.where(rows > 0, rows, most[:, None]).min(1)
@@ -153,10 +154,17 @@ def _channelwise(node, shapes, axes):
 
 def _verified(node, shapes, axes, flows):
     """``({weight: axis}, counts)`` where slicing the inputs slices the outputs; ``None`` where it does not."""
+    choices = _some(sum(shape[axis] for shape, axis in zip(shapes, axes, strict=True)), flows)
+    found = ({}, ())
+    for keep in choices:                                 # one choice may fit by chance: half of an even number does
+        found = _sliced(node, shapes, axes, flows, keep)
+        if found is None:
+            return None
+    return found
+
+
+def _sliced(node, shapes, axes, flows, keep):
     counts = [shape[axis] for shape, axis in zip(shapes, axes, strict=True)]
-    keep = _some(sum(counts), flows)
-    if keep is None:
-        return {}, ()
     parts = np.split(keep, np.cumsum(counts)[:-1])
     rng = np.random.default_rng(1)
     x = [rng.standard_normal(shape).astype("float32") for shape in shapes]
@@ -184,7 +192,7 @@ def _varied(node, x):
 
 
 def _some(total, flows):
-    """Which of ``total`` positions to keep in a test: about half of those that don't hang together with all others."""
+    """Choices of what to keep of ``total`` positions, as far as they don't hang together: some, or all but one."""
     parent = np.arange(total)
     for flow in flows:
         for row in flow.sources[(flow.sources != NONE).sum(1) > 1]:
@@ -193,8 +201,10 @@ def _some(total, flows):
     stay = np.isin(parent, parent[np.concatenate([flow.stay for flow in flows])])
     roots = np.unique(parent[~stay])
     if len(roots) < 2:
-        return None
-    return stay | np.isin(parent, roots[np.random.default_rng(2).permutation(len(roots))[:(len(roots) + 1) // 2]])
+        return []
+    order = np.random.default_rng(2).permutation(roots)
+    kept = (order[:(len(roots) + 1) // 2], order[:max(1, len(roots) // 3)], roots[1:], roots[:-1])
+    return [stay | np.isin(parent, some) for some in kept]
 
 
 def _guesses(layer, counts):

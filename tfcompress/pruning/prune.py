@@ -1,5 +1,6 @@
 """``Prune``: gradual pruning by any criterion, granularity and schedule."""
 
+import warnings
 import weakref
 from dataclasses import dataclass
 
@@ -33,9 +34,9 @@ class Prune(Method):
             ``"4x4"`` (blocks of rows x output channels); ``"2:4"`` (at most 2 of 4 consecutive weights stay; the
             schedule's target is then 0.5, and says how many runs have the pattern); ``"filter"`` (whole output
             channels, the same share of each layer), ``"group"`` (channels that can only be removed together, ranked
-            over all layers) or ``"global filter"`` (as "group", each layer for itself: what is added up in a residual
-            block then seldom goes as a whole). Filters take their biases, and the gamma and beta behind them, along;
-            those that ``shrink`` could not remove stay. See ``granularity.py``.
+            over all layers) or ``"global filter"`` (as "group", each layer for itself, for nets without sums: what is
+            added up in a residual block seldom goes as a whole, and keeps its norm). Filters take their biases, and the
+            gamma and beta behind them, along; those that ``shrink`` could not remove stay. See ``granularity.py``.
         soft: with whole filters and a schedule that ends: until its end the lowest filters are set to zero at each
             update and go on training, so they can come back; at its end they are masked, gamma and beta too. Soft
             filter pruning, He et al. 2018 (arXiv:1808.06866): ``Constant(0.3, end=steps)``, an update an epoch. Behind
@@ -77,6 +78,8 @@ class Prune(Method):
             raise ValueError("With `soft` or `regrow` the schedule needs an end, after which the mask stays: "
                              f"Constant(0.3, end=1000). Received: {self.schedule!r}.")
 
+    vectors_last = True
+
     @property
     def structured(self):
         return self.granularity in FILTERS
@@ -90,13 +93,13 @@ class Prune(Method):
         return tuple(step for step in (self.schedule.begin, self.schedule.end) if step)
 
     def init(self, w):
-        return {"mask": np.ones(w.shape[-1:] if self.structured else w.shape, "float32"), "reached": np.float32(0)}
+        return {"mask": np.ones(w.shape[-1:] if self.structured else w.shape, "float32"), "frozen": np.float32(0)}
 
     def apply(self, w, state):
         return w * state["mask"]
 
     def update(self, weights, states, step, model=None, data=None):
-        if step < self.schedule.begin or self._finished(states, step):
+        if self.idle(states, step):
             return states
         share = self.schedule(step)
         if self.regrow:                                  # momentum moves what is masked: it counts as 0
@@ -108,7 +111,7 @@ class Prune(Method):
         if self.soft and step < self.schedule.end:
             return {path: states[path] | ({"weight": weights[path] * mask} if path in scores else {})
                     for path, mask in masks.items()}
-        return {path: {"mask": mask, "reached": np.float32(share)} for path, mask in masks.items()}
+        return {path: {"mask": mask, "frozen": self._at_the_end(step)} for path, mask in masks.items()}
 
     def _weights_go(self, weights, states, scores, step, model, data):
         for path, w in weights.items():
@@ -121,16 +124,18 @@ class Prune(Method):
         if self.regrow and step < self.schedule.end:
             slopes, _ = mean_slopes(list(weights), model, data)
             masks = {path: regrown(mask, scores[path], slopes[path], self.regrow) for path, mask in masks.items()}
-        new = {path: {"mask": mask, "reached": np.float32(share)} for path, mask in masks.items()}
+        new = {path: {"mask": mask, "frozen": self._at_the_end(step)} for path, mask in masks.items()}
         if self.regrow:
             for path, w in weights.items():
                 new[path]["weight"] = w * masks[path]
         return new
 
-    def _finished(self, states, step):
-        end = self.schedule.end
-        return (end is not None and step > end
-                and all(state.get("reached", -1) == np.float32(self.schedule.target) for state in states.values()))
+    def _at_the_end(self, step):
+        """1 from the first update at or after the schedule's end: the mask stays, whatever the step says later."""
+        return np.float32(self.schedule.end is not None and step >= self.schedule.end)
+
+    def idle(self, states, step):
+        return step < self.schedule.begin or all(state.get("frozen", 0) for state in states.values())
 
 
 def check_criterion(name):
@@ -172,12 +177,25 @@ def filter_masks(name, weights, scores, sparsity, model=None):
     if name == "global filter":
         coupled = {path: np.where(labels.get(path, -1) < 0, -1, own) for path, own in own_labels(scores).items()}
     masks = granularity(name)(scores, sparsity, coupled) if scores else {}
+    _warn_of_halves(scores, labels, model, name)
     living = alive(masks, labels, model)
     for path, w in weights.items():
         if path not in masks:
             own = labels.get(path, np.full(w.shape[-1], -1))
             masks[path] = np.where((own < 0) | np.isin(own, living), 1, 0).astype("float32")
     return {path: masks[path] for path in weights}
+
+
+def _warn_of_halves(scores, labels, model, name):
+    """Filters can only be removed where all that they are coupled with goes: say where the rules leave some out."""
+    if model is None or not scores or name == "global filter":
+        return
+    own = np.unique(np.concatenate([labels[path] for path in scores if path in labels] or [np.zeros(0, int)]))
+    outside = [path for path, found in labels.items() if path not in scores and not is_vector(path)
+               and np.isin(found[found >= 0], own).any()]
+    if outside:
+        warnings.warn(f"Filters of {list(scores)[:3]} are coupled with {outside[:3]}, which have another method or "
+                      "none: zeroed, but never removed. Give them all one rule with an equal method.", stacklevel=2)
 
 
 def known_labels(model):

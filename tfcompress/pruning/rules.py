@@ -6,7 +6,6 @@ import keras
 import numpy as np
 
 from tfcompress.layout import DEPTHWISE, TRANSPOSED
-from tfcompress.pruning.labels import FIXED
 
 L = keras.layers
 CONV = (L.Conv1D, L.Conv2D, L.Conv3D)
@@ -60,6 +59,8 @@ def follow(layer, path, given, labels, shapes):
         return None
     if getattr(layer, "data_format", "channels_last") == "channels_first":
         raise Unfollowed("channels come first")
+    if isinstance(getattr(layer, "activation", None), L.Layer):
+        raise Unfollowed("its activation is a layer")
     record = Record(layer, path, given, [])
     rule(record, labels, inputs, outputs)
     if not _channelwise(getattr(layer, "activation", None)):
@@ -188,6 +189,8 @@ def _einsum(record, labels, inputs, outputs):
     summed, new = [x for x in weight if x not in result], [x for x in weight if x in result]
     if len(summed) != 1 or len(new) != 1 or data[-1] != summed[0] or result[-1] != new[0]:
         raise Unfollowed(f"EinsumDense with {record.layer.equation!r}")
+    if record.layer.bias is not None and len(record.layer.bias.shape) != 1:
+        raise Unfollowed("a bias for each position")
     made = labels.new(outputs[0][-1])
     record.made = [made]
     record.slices[0] = {weight.index(summed[0]): record.given[0], weight.index(new[0]): made}
@@ -247,4 +250,3 @@ RULES = (
     ((L.MultiHeadAttention,), _attention),
     ((L.TimeDistributed,), _distributed),
 )
-__all__ = ["FIXED", "Record", "Unfollowed", "follow"]

@@ -90,8 +90,13 @@ def _without(channels, dead, round_to):
 
 
 def _gap(one, other):
-    """The largest difference, as a share of the largest output."""
-    return float(np.abs(one - other).max()) / max(1e-6, float(np.abs(one).max()))
+    """The largest difference, as a share of the largest output. What is not finite must be so in both."""
+    one, other = np.asarray(one, "float64"), np.asarray(other, "float64")
+    finite = np.isfinite(one)
+    if not np.array_equal(one[~finite], other[~finite], equal_nan=True):
+        return np.inf
+    largest = np.abs(one[finite]).max(initial=0)
+    return float(np.abs(one[finite] - other[finite]).max(initial=0)) / max(1e-6, float(largest))
 
 
 def kept(channels, keep, round_to=1, scores=None):
@@ -120,12 +125,16 @@ def kept(channels, keep, round_to=1, scores=None):
 
 def _rebuilt(channels, keep, dead):
     """The smaller model, weights and all."""
-    graph, fresh = channels.graph, {}
+    graph, fresh, names = channels.graph, {}, set()
     inputs, tensors = graph.symbolic_inputs()
     for node in graph.nodes:
-        if id(node.layer) not in fresh:
-            fresh[id(node.layer)] = _smaller(channels, node, keep, dead)
-        call(node, tensors, fresh[id(node.layer)])
+        key = id(node.layer) if type(node.layer).__name__ != "Reshape" else node     # shared, it may get two targets
+        if key not in fresh:
+            fresh[key] = _smaller(channels, node, keep, dead)
+            if key is node and fresh[key].name in names:
+                fresh[key].name = f"{fresh[key].name}_{len(names)}"
+            names.add(fresh[key].name)
+        call(node, tensors, fresh[key])
     for key, record in channels.records.items():
         if not record.made:
             continue
