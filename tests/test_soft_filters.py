@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from small_models import compiled, image_data
 
-from tfcompress import CompressionCallback, Constant, Distiller, Prune, compress, strip
+from tfcompress import CompressionCallback, Constant, Distiller, Prune, compress, shrink, strip
 from tfcompress.layout import tensors
 from tfcompress.model import compressed_tensors, leaves
 
@@ -62,6 +62,9 @@ def check_end(model, count):
             assert zero(vector.numpy()) == gone, vector.path
     x = image_data(16)[0]
     np.testing.assert_allclose(plain(x), model(x), atol=1e-5)
+    small = shrink(plain)
+    assert {name: plain.get_layer(name).filters - small.get_layer(name).filters for name in count} == count
+    np.testing.assert_allclose(small(x), model(x), atol=1e-5)
     return plain
 
 

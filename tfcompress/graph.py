@@ -151,7 +151,7 @@ def _ordered(layer, args, kwargs):
     args, kwargs = list(args), dict(kwargs)
     if isinstance(layer, keras.layers.Layer):
         for name in list(inspect.signature(layer.call).parameters)[len(args):]:
-            if name not in kwargs or name == "training":
+            if name not in kwargs or name == "training" or name.endswith("mask"):
                 break
             args.append(kwargs.pop(name))
     return tuple(args), kwargs

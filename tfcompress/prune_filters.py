@@ -238,8 +238,8 @@ def _rounds(work, target, rounds, folder):
     for number in track(range(1, rounds + 1), "removing filters", transient=True):
         name, path = f"round {number}", folder / f"round_{number}.keras" if folder else None
         if path and path.exists():
-            own = {type(layer).__name__: type(layer) for _, layer in leaves(work.start)}
-            model = keras.models.load_model(path, custom_objects=own, compile=False)
+            known = {type(layer).__name__: type(layer) for _, layer in leaves(work.start)}
+            model = keras.models.load_model(path, custom_objects=known, compile=False)
         else:
             model = work.cut(model, own * (goal / own) ** (number / rounds))
             work.fit(model, number)
