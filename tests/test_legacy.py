@@ -98,6 +98,12 @@ def _input_of_outer(x):
     return L.Dense(2)(inner(x)) + L.Dense(2)(x)
 
 
+def _of_applications(x):
+    from tf_keras.src.applications.convnext import LayerScale
+    from tf_keras.src.applications.inception_resnet_v2 import CustomScaleLayer
+    return CustomScaleLayer(0.17)([x, LayerScale(0.5, 4)(L.Dense(4)(x))])
+
+
 def _frozen_sequence(x):
     inner = stack((4,), L.Dense(4), L.BatchNormalization(), L.Dense(2))
     return L.TimeDistributed(inner)(x)
@@ -132,6 +138,7 @@ MODELS = {
     "nested": lambda: graph((4,), _nested),
     "shared input": lambda: graph((4,), _input_of_outer),
     "inner model": lambda: graph((5, 4), _frozen_sequence),
+    "of applications": lambda: graph((4,), _of_applications),
     "einsum": lambda: stack((5, 4), L.EinsumDense("abc,cd->abd", (None, 3), bias_axes="d"), L.UnitNormalization()),
     "lambda": lambda: stack((4,), L.Dense(4, activation=tf.nn.relu6), L.Lambda(lambda x: x * 2.0)),
     "layer as activation": lambda: stack((4,), L.Dense(4, activation=L.LeakyReLU(0.3)), L.ThresholdedReLU(0.5)),

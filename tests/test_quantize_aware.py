@@ -1,7 +1,10 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from aware_nets import IMAGE, NETS, SEQUENCE, File, coarse, file_of, mobile, net, norm, trained
+from keras.src.applications.convnext import LayerScale
+from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 from tfcompress.callback import CompressionCallback
 from tfcompress.conversion.int8_kernels import pack
@@ -17,6 +20,7 @@ from tfcompress.quantization.aware import (
     skipped_layers,
 )
 from tfcompress.quantization.fake_quant import FakeQuant
+from tfcompress.quantization.uniform import Uniform
 from tfcompress.schedules import OneShot
 from tfcompress.wrapper import Compressed
 
@@ -66,7 +70,8 @@ def test_biases_of_the_file_are_those_of_the_model():
     zeros = keras.ops.zeros((1, 4))
     bias, unit = (v.numpy() for v in keras.Model(model.inputs, model.get_layer("h").output)(zeros, training=False))
     assert np.median(np.abs(bias / unit)) > 1e5
-    np.testing.assert_array_equal(np.round(bake_aware(model).get_layer("h").bias.numpy() / unit), np.round(bias[0] / unit))
+    baked = bake_aware(model).get_layer("h").bias.numpy()
+    np.testing.assert_array_equal(np.round(baked / unit), np.round(bias[0] / unit))
 
 
 def test_fake_quant_range_gradient_and_zero():
@@ -120,6 +125,40 @@ def test_kernels_and_sums_are_equal_to_the_last_bit():
     images = np.random.default_rng(4).standard_normal((1000, 10, 10, 3)).astype("float32")
     calibrate(model, images[:100])
     assert File(file_of(bake_aware(model))).agreement(model, images) == (1.0, 0)  # 2.4 million codes
+
+
+def test_affine_layers_are_equal_to_the_last_bit():
+    """Every code of 32,768 channels through a batch normalization with no kernel before it, in a compiled graph."""
+    rng, initial = np.random.default_rng(0), keras.initializers.RandomUniform
+    inputs = keras.Input((32768,))
+    norm = L.BatchNormalization(gamma_initializer=initial(0.9, 1.1, 0), beta_initializer=initial(-0.1, 0.1, 1))
+    model = quantize_aware(keras.Model(inputs, norm(inputs)))
+    x = np.repeat(np.linspace(*rng.uniform([-2, 1], [-1, 2]), 256, dtype="float32")[:, None], 32768, axis=1)
+    calibrate(model, x)
+    assert File(file_of(bake_aware(model))).agreement(model, x) == (1.0, 0)
+
+
+def test_compiled_graphs_divide_alike():
+    """TensorFlow turns ``x / 127`` of a compiled graph into ``x * (1 / 127)``: another step for one kernel in 20."""
+    peaks = keras.ops.convert_to_tensor(np.random.default_rng(0).uniform(0.1, 1, (1, 10000)).astype("float32"))
+    method = Uniform(8)
+    scale = tf.function(method.scale)(peaks).numpy()
+    np.testing.assert_array_equal(scale, method.scale(peaks).numpy())
+    np.testing.assert_array_equal(scale, peaks.numpy() / np.float32(127))
+
+
+def test_scales_of_applications_fold_into_the_kernel_before():
+    inputs = keras.Input((10, 10, 3))
+    x = L.Conv2D(8, 3, padding="same")(inputs)
+    y = LayerScale(0.5, 8, name="scale")(L.Conv2D(8, 1)(x))
+    y = CustomScaleLayer(0.17, name="sum")([x, L.Conv2D(8, 1)(L.ReLU()(y))])
+    plain = keras.Model(inputs, L.Conv2D(24, 1, name="out")(L.ReLU()(y)))
+    plain.get_layer("scale").gamma.assign(np.linspace(-1, 2, 8))
+    model = quantize_aware(plain)
+    calibrate(model, IMAGE)
+    assert skipped_layers(model) == [] and not any("scale" in layer.name for layer in model.layers)
+    assert np.abs(model.predict(IMAGE, verbose=0) - plain.predict(IMAGE, verbose=0)).max() < 0.05
+    assert File(file_of(bake_aware(model))).agreement(model, IMAGE) == (1.0, 0)
 
 
 def relu_of_a_sum_in_a_wider_group(x):

@@ -1,5 +1,6 @@
 """A tf_keras (Keras 2) model as a Keras 3 model: layers by their configs, the graph by replaying its nodes."""
 
+import importlib
 import inspect
 
 import keras
@@ -158,7 +159,7 @@ class Translator:
     def _layer(self, old):
         kind = type(old).__name__
         known = type(old).__module__.startswith("tf_keras.")
-        cls = self.custom.get(kind) or (known and getattr(keras.layers, CLASSES.get(kind, kind), None))
+        cls = self.custom.get(kind) or (known and getattr(_home(old), CLASSES.get(kind, kind), None))
         if not cls:
             raise ValueError(
                 f"Layer '{old.name}' ({kind}) has no counterpart in Keras 3. Replace it before calling from_tf_keras, "
@@ -232,6 +233,12 @@ class Translator:
                 raise ValueError(f"Layer '{old.name}' ({type(old).__name__}): its weights {shapes} do not fit the "
                                  f"Keras 3 layer's {wanted}. Rebuild this layer in Keras 3 by hand.")
             new.set_weights(values)
+
+
+def _home(old):
+    """The Keras 3 module with the class of ``old``: ``keras.applications`` has layers of its own (LayerScale ...)."""
+    module = type(old).__module__
+    return importlib.import_module(module[3:]) if module.startswith("tf_keras.src.applications.") else keras.layers
 
 
 def _lambda(old):

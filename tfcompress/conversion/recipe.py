@@ -1,6 +1,7 @@
 """Every precision but float32 is derived from the float flatbuffer by litert-quantizer: the rules are here."""
 
 import json
+import math
 import re
 
 import numpy as np
@@ -67,7 +68,7 @@ def quantize(content, precision, ranges=None, *, io="float", keep_float=()):
     engine = quantizer.Quantizer(bytes(content))
     patterns = [f"^{re.escape(name)}$" for name in loops]
     engine.load_quantization_recipe(rules(precision, io, keep_float, patterns).get_quantization_recipe())
-    statistics = calibration_ranges(ranges, _SMALLEST_RANGE[precision]) if engine.need_calibration else None
+    statistics = calibration_ranges(ranges, precision) if engine.need_calibration else None
     result = engine.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)
     return bytes(result.quantized_model), notes
 
@@ -95,13 +96,28 @@ def calibrate(content, batches, output):
         json.dump(ranges, file)
 
 
-def calibration_ranges(path, smallest):
-    """What ``calibrate`` wrote, in litert-quantizer's form; ranges of dead activations are widened to ``smallest``."""
+def calibration_ranges(path, precision):
+    """What ``calibrate`` wrote, in litert-quantizer's form; ranges of dead activations are widened."""
     with open(path) as file:
         ranges = json.load(file)
     for name, (low, high) in ranges.items():
-        ranges[name] = {"min": np.array([low]), "max": np.array([max(high, low + smallest)])}
+        high = max(high, low + _SMALLEST_RANGE[precision])
+        grown = beside_powers_of_two(max(abs(low), abs(high))) if precision == "int16x8" else 1.0
+        ranges[name] = {"min": np.array([low * grown]), "max": np.array([high * grown])}
     return ranges
+
+
+def beside_powers_of_two(largest):
+    """A factor for a 16-bit range: 1, or 1.003 where its step is within .2 % of a power of two.
+
+    TFLite's 16-bit ADD and SUB shift where all three steps are within .1 % of one, and then won't load if an input's is
+    the largest: Rescaling(1 / 127.5, -1) of pixels 0..255 is 0..2 - 1 = -1..1, in steps of 2**-14, 2**-15 and 2**-15.
+
+    >>> beside_powers_of_two(1.0), beside_powers_of_two(1.5), beside_powers_of_two(2.0)
+    (1.003, 1.0, 1.003)
+    """
+    exponent = math.log2(largest / 32767)
+    return 1.003 if abs(exponent - round(exponent)) < 0.003 else 1.0
 
 
 def check_patterns(content, patterns):

@@ -75,7 +75,7 @@ def _integer(node, grid, suffix):
     """The plain layers that compute what ``node`` computes, on inputs of ``grid = (low, high, bits)``."""
     layer, shape = node.layer, node.inputs[0].shape
     low, high, bits = grid
-    step = (np.float32(high) - np.float32(low)) / np.float32(2**bits - 1)
+    step = np.float32((high - low) / (2**bits - 1))      # as the model in inference: another order, another bias code
     if isinstance(layer, ChannelAffine):
         return _depthwise(layer, shape, step, suffix)
     inner, view = layer.layer, layer.slots["kernel"].view
@@ -86,8 +86,9 @@ def _integer(node, grid, suffix):
         replacement = FlatDense
     plain = replacement.from_config({**inner.get_config(), "name": layer.name + suffix})
     plain.build(shape)
-    kernel = np.asarray(Uniform(8).bake(layer.baked("kernel", canonical=True), {}))   # methods behind Uniform may move
-    scale = step * np.abs(kernel).max(axis=tuple(range(kernel.ndim - 1))) / np.float32(LEVELS)
+    kernel = layer.baked("kernel", canonical=True)
+    scale = step * (np.abs(kernel).max(axis=tuple(range(kernel.ndim - 1))) / np.float32(LEVELS))
+    kernel = np.asarray(Uniform(8).bake(kernel, {}))     # methods behind Uniform may have moved it
     plain.set_weights([view.back(kernel, np), _rounded(read(inner.bias), scale)])
     return [plain]
 
@@ -103,7 +104,7 @@ def _depthwise(layer, shape, step, suffix):
     name = layer.name + suffix
     depthwise = L.DepthwiseConv2D(1, name=name)
     depthwise.build((None, 1, 1, shape[-1]))
-    depthwise.set_weights([scale.reshape(1, 1, -1, 1), _rounded(offset, step * np.abs(scale) / np.float32(LEVELS))])
+    depthwise.set_weights([scale.reshape(1, 1, -1, 1), _rounded(offset, step * (np.abs(scale) / np.float32(LEVELS)))])
     if len(shape) == 4:
         return [depthwise]
     inside = {2: (1, 1, shape[-1])}.get(len(shape), (-1, 1, shape[-1]))

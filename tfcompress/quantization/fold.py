@@ -44,6 +44,8 @@ def simplify(graph, spare=frozenset()):
         split = _split(graph, node, parts)
         if split:
             _chain(graph, node, split)
+        elif _of_applications(node.layer, "CustomScaleLayer"):
+            _scaled_sum(graph, node)
     fold_norms(graph)
     for node in list(graph.nodes):
         if node.path not in spare:
@@ -71,26 +73,45 @@ def is_kernel(layer):
 
 # ---- batch normalization ----------------------------------------------------------------------------------------
 def fold_norms(graph):
-    """Fold every BatchNormalization that alone reads the output of a kernel without activation."""
+    """Fold every BatchNormalization, or other fixed scale, that alone reads the output of a kernel without activation.
+    """
     for layer in {id(node.layer): node.layer for node in graph.nodes}.values():
         if not is_kernel(layer) or _activation_inside(layer):
             continue
         pairs = [(node, graph.consumers(node.outputs[0])) for node in graph.users(layer)]
         norms = [readers[0] for node, readers in pairs if len(readers) == 1 and not graph.is_output(node.outputs[0])]
         norm = norms[0].layer if len(norms) == len(pairs) and norms else None
-        if not isinstance(norm, L.BatchNormalization) or any(n.layer is not norm for n in norms):
+        if norm is None or any(n.layer is not norm for n in norms) or len(graph.users(norm)) != len(norms):
             continue
-        if len(graph.users(norm)) != len(norms) or not _last_axis(norm, len(norms[0].inputs[0].shape)):
+        affine = scale_and_offset(norm, norms[0].inputs[0].shape)
+        if affine is None:
             continue
         kernel = with_bias(layer, pairs[0][0].inputs[0].shape)
         variable, view = kernels(kernel)["kernel"]
-        scale, offset = norm_affine(norm)
+        scale, offset = affine
         variable.assign(view.back(view.to(read(variable), np) * scale, np))
         kernel.bias.assign(read(kernel.bias) * scale + offset)
         for node, _ in pairs:
             node.layer = kernel
         for node in norms:
             graph.drop(node)
+
+
+def scale_and_offset(layer, shape):
+    """``(scale, offset)``, numbers or one a channel, of a layer that is no more than that in inference; or ``None``."""
+    found = None
+    if isinstance(layer, L.BatchNormalization) and _last_axis(layer, len(shape)):
+        found = norm_affine(layer)
+    elif type(layer) is L.Rescaling:
+        found = np.asarray(layer.scale, "float64"), np.asarray(layer.offset, "float64")
+    elif _of_applications(layer, "LayerScale"):
+        found = read(layer.gamma).astype("float64"), np.zeros(())
+    return None if found is None or any(np.size(v) not in (1, shape[-1]) for v in found) else found
+
+
+def _of_applications(layer, name):
+    """Whether ``layer`` is of the class ``name`` that ``keras.applications`` keeps to itself."""
+    return type(layer).__name__ == name and type(layer).__module__.startswith("keras.src.applications.")
 
 
 def norm_affine(norm):
@@ -174,6 +195,15 @@ def _separate(layer, shape):
     return [depthwise, pointwise]
 
 
+def _scaled_sum(graph, node):
+    """InceptionResNetV2's ``a + scale * b`` as a Rescaling, which folds into the convolution before it, and an Add."""
+    layer, (first, second) = node.layer, node.inputs
+    scaled = Value(second.shape, "float32")
+    graph.replace(node, [
+        Node(node.path, L.Rescaling(layer.scale, name=f"{layer.name}_scale"), (second,), {}, [scaled]),
+        Node(node.path, L.Add(name=layer.name), ([first, scaled],), {}, node.outputs)])
+
+
 def _rewrite(graph, node, parts):
     """Sums of many tensors become sums of two; silu is x * sigmoid(x); affine layers become ``ChannelAffine``."""
     layer, inputs = node.layer, node.inputs
@@ -205,10 +235,8 @@ def _affine(layer, node):
     found, clip = None, None
     if activation(layer) == "hard_sigmoid":
         found, clip = (1.0 / 6.0, 0.5), (0.0, 1.0)
-    elif isinstance(layer, L.BatchNormalization) and _last_axis(layer, len(shape)):
-        found = norm_affine(layer)
-    elif type(layer) is L.Rescaling:
-        found = (np.asarray(layer.scale), np.asarray(layer.offset))
+    elif scale_and_offset(layer, shape):
+        found = scale_and_offset(layer, shape)
     elif type(layer) is L.Normalization and len(shape) > 2 and _last_axis(layer, len(shape)) and not layer.invert:
         scale = 1.0 / np.maximum(np.sqrt(np.ravel(layer.variance)), 1e-7)
         found = (scale, -np.ravel(layer.mean) * scale)
@@ -217,7 +245,7 @@ def _affine(layer, node):
         found = _arithmetic(type(layer).__name__, node)
     if found is None or any(np.size(v) not in (1, shape[-1]) for v in found):
         return None
-    trainable = isinstance(layer, L.BatchNormalization) and layer.trainable
+    trainable = bool(getattr(layer, "trainable_variables", ()))
     affine = ChannelAffine(clip=clip, name=layer.name, trainable=trainable)
     affine.build(shape)
     for variable, value in zip((affine.scale, affine.offset), found, strict=True):

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from tfcompress.method import serializable, straight_through
+from tfcompress.quantization.uniform import divided
 from tfcompress.wrapper import Compressed, read
 
 LEVELS = 127.0                                           # TFLite's int8 weights are symmetric, -127..127
@@ -45,7 +46,7 @@ class IntegerKernel(Compressed):
         if training or self.layer.activity_regularizer is not None:     # that one must see real values
             step = grid[2] * peak / LEVELS
             return self._run(inputs, kernel, round_bias(bias, step)), step
-        size = peak / LEVELS
+        size = divided(peak, LEVELS)
         step = grid[2] * size                            # in float32 and in this order, as XNNPACK
         safe = ops.where(step > 0, step, 1.0)
         sums = self._run(_whole(inputs / grid[2]), _whole(kernel / ops.where(size > 0, size, 1.0)), _whole(bias / safe))
@@ -67,8 +68,8 @@ class IntegerKernel(Compressed):
 class ChannelAffine(keras.layers.Layer):
     """``x * scale + offset`` per channel (last axis): a BatchNormalization with no kernel to fold into, or a Rescaling.
 
-    TFLite runs it as one depthwise convolution of size 1: the scale is exact, the offset is an int32 bias, rounded here
-    as there. Called with ``(x, grid)``.
+    TFLite runs it as one depthwise convolution of size 1: the kernel's codes are 127 or -127, the offset is an int32
+    bias, rounded here as there. Called with ``(x, grid)``, returns what an ``IntegerKernel`` returns.
 
     Args:
         clip: ``(low, high)`` of the result; the quantizer behind it does the clipping (hard sigmoid).
@@ -82,12 +83,17 @@ class ChannelAffine(keras.layers.Layer):
         self.scale = self.add_weight(name="scale", shape=(x_shape[-1],), initializer="ones")
         self.offset = self.add_weight(name="offset", shape=(x_shape[-1],), initializer="zeros")
 
-    def call(self, x, grid):
-        step = ops.stop_gradient(grid[2] * ops.abs(self.scale.value) / LEVELS)
-        return x * self.scale + round_bias(self.offset.value, step)
+    def call(self, x, grid, training=False):
+        scale, offset = self.scale.value, self.offset.value
+        step = ops.stop_gradient(grid[2] * divided(ops.abs(scale), LEVELS))
+        if training:
+            return x * scale + round_bias(offset, step), step
+        safe = ops.where(step > 0, step, 1.0)
+        sums = ops.round(x / grid[2]) * (ops.sign(scale) * LEVELS) + ops.round(offset / safe)
+        return ops.where(step > 0, straight_through(x * scale + offset, sums * safe), offset), step
 
-    def compute_output_spec(self, x, grid):
-        return keras.KerasTensor(x.shape, dtype="float32")
+    def compute_output_spec(self, x, grid, training=False):
+        return keras.KerasTensor(x.shape, dtype="float32"), keras.KerasTensor(x.shape[-1:], dtype="float32")
 
     def get_config(self):
         return {**super().get_config(), "clip": self.clip}

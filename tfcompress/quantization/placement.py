@@ -120,10 +120,8 @@ class Placement:
         layer = node.layer
         if not isinstance(layer, ChannelAffine):
             layer = self._wrap(layer, lambda: with_bias(node.layer, value.shape), IntegerKernel)
-            self.tensors[node.outputs[0]], unit = layer(self.tensors[value], grid)
-            self.exact[node.outputs[0]] = {"unit": unit}
-        else:
-            self.tensors[node.outputs[0]] = layer(self.tensors[value], grid)
+        self.tensors[node.outputs[0]], unit = layer(self.tensors[value], grid)
+        self.exact[node.outputs[0]] = {"unit": unit}
         self._result(node)
 
     def _binary(self, node):

@@ -7,6 +7,11 @@ from keras import ops
 from tfcompress.method import Method, serializable, straight_through
 
 
+def divided(x, number):
+    """``x / number`` in float32, by way of float64: compiled graphs make a product of it, one bit off in float32."""
+    return ops.cast(ops.cast(x, "float64") / number, "float32")
+
+
 @serializable
 @dataclass(frozen=True)
 class Uniform(Method):
@@ -35,7 +40,7 @@ class Uniform(Method):
         """The step between two codes, of shape ``(..., channels)`` or scalar-like; 1 where all weights are zero."""
         axes = tuple(range(len(w.shape) - 1)) if self.per_channel else None
         largest = ops.max(ops.abs(w), axis=axes, keepdims=True)
-        return ops.where(largest > 0, largest / float(2 ** (self.bits - 1) - 1), 1.0)
+        return ops.where(largest > 0, divided(largest, float(2 ** (self.bits - 1) - 1)), 1.0)
 
     def apply(self, w, state):
         w = ops.convert_to_tensor(w)
