@@ -51,7 +51,11 @@ class Recipe:
 
 RECIPES = {
     "digits": Recipe(epochs=15, batch_size=64, learning_rate=2e-3, shift=2),
+    "fashion_mnist": Recipe(epochs=8, batch_size=128, learning_rate=3e-3, shift=1),
     # An epoch draws 12,000 of 40,170 beats: normal beats are many and alike. Chosen on the patients of DS1 alone.
     "ecg_cnn": Recipe(epochs=6, batch_size=128, learning_rate=1e-3, balance=0.5, samples=12_000),
     "ecg_resnet": Recipe(epochs=6, batch_size=128, learning_rate=1e-3, balance=0.5, samples=12_000),
+    # What is left of them after pruning learns from the control, from mixed beats.
+    "ecg_cnn_tune": Recipe(epochs=16, batch_size=128, learning_rate=3e-3, balance=0.5, samples=12_000, mixup=1.0),
+    "ecg_resnet_tune": Recipe(epochs=8, batch_size=128, learning_rate=1e-3, balance=0.5, samples=12_000, mixup=1.0),
 }

@@ -1,0 +1,193 @@
+"""Filters removed by every criterion, then int8: points lost, and what is saved in bytes and in measured time.
+
+    [TFCOMPRESS_DATA=...] python scripts/table_pruning.py [--data fashion_mnist|ecg] [--nets ...] [--seeds 0,1,2]
+        [--criteria l2_norm,taylor,...|all] [--subset 6000]
+
+A control is trained once for each net and seed, on all training data. Each criterion removes filters until its float
+net has the shares of the control's bytes and MACs in NETS, learns from the control between the rounds and more at the
+end; its int8 file is judged on the whole test set and timed in turn with the control's float32 file on this computer,
+one thread, XNNPACK. "none" removes nothing; "scratch" gives the shape that `taylor` left new weights and trains it as
+long. `--subset`: so many training samples for scores and for training after the control, in rows of their own.
+Rows: scripts/results/table_pruning.jsonl, table: table_pruning.md beside it, models: runs/table_pruning. Stopped or
+killed, the same command goes on.
+"""
+
+import argparse
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import tfcompress
+from android_bench import host
+from android_bench.store import Store, write_file
+from tfcompress import datasets, measure, training, zoo
+from tfcompress.recipes import RECIPES, Recipe
+from tfcompress.study.cell import calibration
+
+RESULTS, RUNS = Path(__file__).parent / "results", Path("runs/table_pruning")
+CRITERIA = (
+    "random", "l1_norm", "l2_norm", "geometric_median", "bn_scale", "taylor", "taylor2", "information_gain",
+    "relevance", "behaviour", "slope", "magnitude",
+)  # fmt: skip
+ROUNDS = 3
+CLOTHES = RECIPES["fashion_mnist"]
+FASHION = dict(control=CLOTHES, tune=replace(CLOTHES, epochs=6), taught=(4.0, 0.9))
+BEATS = dict(taught=(1.0, 1.0), options={}, round_to=8)
+# keep: shares of the control's float32 bytes and MACs with which int8 is a tenth as big and five times as fast;
+# round_to: XNNPACK takes 8 or 16 channels at a time: 13.7 us in place of 16.1 for the same work of image_resnet
+NETS = {
+    "fashion_mnist": {
+        "image_resnet": FASHION | dict(options={"width": 24}, keep={"bytes": 0.305, "flops": 0.42}, round_to=8),
+        "image_mobilenet_v1": FASHION | dict(options={}, keep={"flops": 0.21, "bytes": 0.23}, round_to=16),
+    },
+    "ecg": {
+        net: BEATS | dict(control=RECIPES[net], tune=RECIPES[f"{net}_tune"], keep=keep)
+        for net, keep in (("ecg_cnn", {"flops": 0.21, "bytes": 0.2}), ("ecg_resnet", {"bytes": 0.37, "flops": 0.6}))
+    },
+}
+
+
+def control_of(job: dict, net: str, seed: int, splits, folder: Path) -> keras.Model:
+    """The float net, trained once; its files are in `folder`."""
+    path = folder / "control.keras"
+    if not path.exists():
+        model = zoo.build(net, splits.input_shape, splits.classes, seed=seed, **job["options"])
+        training.fit(model, splits, job["control"], seed=seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        tfcompress.convert(model).save(folder / "control.tflite")
+        model.save(folder / "part.keras")
+        (folder / "part.keras").rename(path)
+    return keras.models.load_model(path, compile=False)
+
+
+def teach(student, control, splits, recipe: Recipe, job: dict, seed: int) -> None:
+    """Train `student` on the labels and on what the control says to the same inputs."""
+    temperature, alpha = job["taught"]
+    training.fit(tfcompress.Distiller(student, control, temperature, alpha), splits, recipe, seed=seed)
+
+
+def amount(model, metric: str) -> float:
+    """MACs or bytes of the model's float32 file."""
+    file = tfcompress.convert(model)
+    return {"flops": tfcompress.inspect(file.content).macs, "bytes": file.size}[metric]
+
+
+def pruned(criterion: str, control, splits, job: dict, seed: int, folder: Path) -> keras.Model:
+    """The plain Keras model that is left, before its last training: the shares to keep are reached in turn."""
+    samples = max(6000, (job["tune"].samples or len(splits.x_train)) // 2)
+    between = replace(job["tune"], epochs=1, learning_rate=job["tune"].learning_rate / 3, samples=samples)
+    chosen = np.random.default_rng(seed).permutation(len(splits.y_train))[:2000]
+    data, model = (splits.x_train[chosen], np.eye(splits.classes)[splits.y_train[chosen]]), control
+    for rounds, (metric, share) in zip((ROUNDS, 1), job["keep"].items(), strict=True):
+        target = share * amount(control, metric)
+        if amount(model, metric) > target:
+            model = tfcompress.prune_filters(
+                model, data, target, metric=metric, criterion=criterion, rounds=rounds,
+                round_to=job["round_to"], folder=folder / f"{criterion}-{metric}",
+                fit=lambda student, number: teach(student, control, splits, between, job, seed + 1000 * number),
+            ).model  # fmt: skip
+    return model
+
+
+def make(criterion: str, control, splits, job: dict, seed: int, folder: Path) -> None:
+    """The int8 file of one criterion."""
+    recipe, model = job["tune"], control
+    if criterion == "scratch":
+        model = keras.models.clone_model(keras.models.load_model(folder / "taylor.keras", compile=False))
+        recipe = replace(recipe, epochs=recipe.epochs + ROUNDS)
+    elif criterion != "none":
+        model = pruned(criterion, control, splits, job, seed, folder)
+    if model is not control:
+        teach(model, control, splits, recipe, job, seed)
+        model.save(folder / f"{criterion}.keras")
+    tfcompress.convert(model, "int8", calibration(splits, 300, seed)).save(folder / f"{criterion}.tflite")
+
+
+def times(*paths: Path, turns: int = 5) -> list[float]:
+    """Median over `turns` of the p50 in us of each file, one after the other in each turn."""
+    found = [[host.measure(path, runs=300, min_seconds=0.3).latency_p50_us for path in paths] for _ in range(turns)]
+    return [statistics.median(column) for column in zip(*found, strict=True)]
+
+
+def judged(path: Path, splits, latency: float) -> dict:
+    """What one file does and weighs."""
+    file = path.read_bytes()
+    found, (raw, packed) = measure.evaluate(file, splits.x_test, splits.y_test), measure.sizes(file)
+    macs = tfcompress.inspect(file).macs
+    return dict(accuracy=found.accuracy, macro_f1=found.macro_f1, bytes=raw, gzip=packed, macs=macs, us=latency)
+
+
+COLUMNS = (
+    "criterion", "seeds", "accuracy %", "points", "macro-F1", "MACs", "bytes", "gzip", "µs", "fewer MACs",
+    "fewer bytes", "fewer bytes, gzip", "faster", "minutes",
+)  # fmt: skip
+
+
+def line(name: str, rows: list[dict]) -> str:
+    def mean(digits, value, spread=False, sign=""):
+        values = [value(row) for row in rows]
+        deviation = f" ± {statistics.stdev(values):,.{digits}f}" if spread and len(values) > 1 else ""
+        return f"{statistics.mean(values):{sign},.{digits}f}{deviation}"
+
+    points = mean(2, lambda row: 100 * (row["accuracy"] - row["control"]["accuracy"]), True, "+")
+    cells = [name, str(len(rows)), mean(2, lambda row: 100 * row["accuracy"], True), points]
+    cells += [mean(3, lambda row: row["macro_f1"], True)]
+    amounts = ("macs", "bytes", "gzip", "us")
+    cells += [mean(digits, lambda row: row[key]) for key, digits in zip(amounts, (0, 0, 0, 1), strict=True)]  # noqa: B023
+    cells += [mean(1, lambda row: row["control"][key] / row[key]) + " x" for key in amounts]  # noqa: B023
+    return "| " + " | ".join([*cells, mean(1, lambda row: row["seconds"] / 60)]) + " |"
+
+
+def table(rows: list[dict]) -> str:
+    lines = ["# Filter pruning, then int8 (host, 1 thread, XNNPACK), mean ± sd over seeds", ""]
+    for part in sorted({(row["data"], row["net"], row["subset"]) for row in rows}):
+        mine = [row for row in rows if (row["data"], row["net"], row["subset"]) == part]
+        lines += [f"## {part[0]}, {part[1]}, after the control: {part[2] or 'all'} training samples", ""]
+        lines += ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
+        controls = {row["seed"]: row["control"] | {"control": row["control"], "seconds": 0} for row in mine}
+        lines.append(line("control, float32", list(controls.values())))
+        groups = [[row for row in mine if row["criterion"] == name] for name in {row["criterion"] for row in mine}]
+        groups.sort(key=lambda group: -statistics.mean(row["accuracy"] - row["control"]["accuracy"] for row in group))
+        lines += [*(line(group[0]["criterion"], group) for group in groups), ""]
+    return "\n".join(lines)
+
+
+def main(options) -> None:
+    store = Store(RESULTS / "table_pruning.jsonl", key=("data", "net", "seed", "subset", "criterion"))
+    splits, subset = datasets.load(options.data), options.subset
+    few = {name: getattr(splits, name)[:64] for name in ("x_val", "y_val")}  # nothing is chosen by them
+    part = replace(splits, x_train=splits.x_train[: subset or None], y_train=splits.y_train[: subset or None], **few)
+    nets = options.nets.split(",") if options.nets else list(NETS[options.data])
+    criteria = CRITERIA if options.criteria == "all" else options.criteria.split(",")
+    for seed, net in ((int(seed), net) for seed in options.seeds.split(",") for net in nets):
+        job, folder = NETS[options.data][net], RUNS / f"{options.data}-{net}-{seed}"
+        work = folder / f"{subset or 'all'}"
+        for criterion in criteria:
+            if (options.data, net, seed, subset, criterion) in store:
+                continue
+            keras.backend.clear_session()
+            control = control_of(job, net, seed, splits, folder)
+            work.mkdir(exist_ok=True)
+            started = time.perf_counter()
+            make(criterion, control, part, job, seed, work)
+            seconds, files = time.perf_counter() - started, (folder / "control.tflite", work / f"{criterion}.tflite")
+            base, found = (judged(path, splits, us) for path, us in zip(files, times(*files), strict=True))
+            row = dict(data=options.data, net=net, seed=seed, subset=subset, criterion=criterion, seconds=seconds)
+            store.append(row | found | {"control": base})
+            write_file(RESULTS / "table_pruning.md", table(store.read()).encode())
+            print(line(f"{net} {seed} {criterion}", [row | found | {"control": base}]), flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="fashion_mnist", choices=sorted(NETS))
+    parser.add_argument("--nets", default="", help="of the data's two; default: both")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--criteria", default="none,taylor,l2_norm", help=f"none, scratch, {', '.join(CRITERIA)}; all")
+    parser.add_argument("--subset", type=int, default=0)
+    training.pin_threads(1)
+    main(parser.parse_args())
