@@ -7,6 +7,8 @@ others, so that what is left is the rounding of activations.
 
 import math
 
+import numpy as np
+
 SIZE, CLASSES, CALIBRATION, TEST = 96, 10, 48, 16
 PREPARING = ("MobileNetV3", "EfficientNet", "ConvNeXt")  # these take pixels 0..255; the others -1..1
 BITS = {"float32": None, "float16": None, "int4": 4}  # of the kernels; else 8
@@ -20,8 +22,6 @@ def first_line(error):
 # ---- the model and its data -----------------------------------------------------------------------------------------
 def images(family, count, seed=0):
     """Coloured blobs: each image has its own mean, contrast and colours, else random nets can't tell them apart."""
-    import numpy as np
-
     rng = np.random.default_rng(seed)
     coarse = rng.uniform(size=(count, 4, 4, 3)) * rng.uniform(0.2, 1, (count, 1, 1, 3))
     fine = np.kron(coarse, np.ones((1, SIZE // 4, SIZE // 4, 1))) + rng.normal(0, 0.05, (count, SIZE, SIZE, 3))
@@ -40,7 +40,6 @@ def build(family):
     As Keras makes them, signals fade to nothing in 50 layers, all images get one answer and any file would agree.
     """
     import keras
-    import numpy as np
 
     from tfcompress.layout import kernels
     from tfcompress.model import leaves
@@ -71,7 +70,6 @@ def build(family):
 def sharpen(model, x):
     """Scale the last kernel: an image's logits differ from the others' by about 2."""
     import keras
-    import numpy as np
 
     last = [layer for layer in model.layers if getattr(layer, "kernel", None) is not None][-1]
     features = keras.Model(model.inputs, last.input)(x, training=False).numpy().reshape(len(x), -1)
@@ -92,7 +90,6 @@ def snr_db(got, wanted):
 def strip(family):
     """Half of the weights pruned in one training step; the stripped model has the zeros and the same answers."""
     import keras
-    import numpy as np
 
     from tfcompress import CompressionCallback, OneShot, Prune, compress
     from tfcompress import strip as stripped
@@ -106,11 +103,9 @@ def strip(family):
     plain, tensors = stripped(pruned), compressed_tensors(pruned)
     found, x = dict(leaves(plain)), shown(family)
     for path, _, key in tensors:
-        variable = kernels(found[path.removesuffix("/" + key)])[key][0]
-        zeros, size = int((variable.numpy() == 0).sum()), int(np.prod(variable.shape))
-        assert zeros == round(0.5 * size), f"{path}: {zeros} of {size} weights are zero"
-    kinds = [(path, type(layer)) for path, layer in leaves(model)]
-    other = [path for (path, kind), layer in zip(kinds, found.values(), strict=True) if type(layer) is not kind]
+        w = kernels(found[path.removesuffix("/" + key)])[key][0].numpy()
+        assert (w == 0).sum() == round(0.5 * w.size), f"{path}: {np.mean(w == 0):.1%} of the weights are zero"
+    other = [path for (path, old), new in zip(leaves(model), found.values(), strict=True) if type(old) is not type(new)]
     assert not other, f"the stripped model has other layers at {other[:3]}"
     wanted, got = pruned.predict(x, verbose=0), plain.predict(x, verbose=0)
     gap = float(np.abs(wanted - got).max())
@@ -121,7 +116,6 @@ def strip(family):
 def train(model, family, callbacks=()):
     """One optimizer step on eight images, a short one: gradients of random nets are huge."""
     import keras
-    import numpy as np
 
     model.compile(keras.optimizers.SGD(1e-3, global_clipnorm=1.0), "sparse_categorical_crossentropy")
     model.fit(images(family, 8, seed=3), np.arange(8) % CLASSES, batch_size=8, verbose=0, callbacks=list(callbacks))
@@ -129,14 +123,10 @@ def train(model, family, callbacks=()):
 
 def filters(family):
     """35 % of the MACs to go by removing filters; 30 % must be gone from the float file."""
-    import numpy as np
-
     import tfcompress
 
     model, data = build(family), (images(family, 32, seed=3), np.arange(32) % CLASSES)
-    done = tfcompress.prune_filters(
-        model, data, target=0.65, metric="flops", criterion="l2_norm", rounds=1, fit=lambda model, round: None
-    )
+    done = tfcompress.prune_filters(model, data, 0.65, "flops", criterion="l2_norm", rounds=1, fit=lambda *_: None)
     sharpen(done.model, images(family, 64, seed=1))
     files = [tfcompress.convert(each, "float32") for each in (model, done.model)]
     before, after = (tfcompress.inspect(file).macs for file in files)
@@ -193,8 +183,6 @@ def precisions(family):
 
 def answers(model, family, bits=None):
     """The Keras model's answers, with the kernels that a file of ``bits`` bits has: depthwise ones keep 8."""
-    import numpy as np
-
     from tfcompress.layout import kernels
     from tfcompress.model import leaves
     from tfcompress.quantization.uniform import Uniform

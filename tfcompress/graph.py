@@ -147,11 +147,12 @@ def call(node, tensors, layer=None):
 
 
 def _ordered(layer, args, kwargs):
-    """Keyword arguments by position, as far as they go: a dict would be read in the order of its names."""
+    """Tensors given by keyword by position, as far as they go: a dict would be read in the order of its names."""
     args, kwargs = list(args), dict(kwargs)
     if isinstance(layer, keras.layers.Layer):
         for name in list(inspect.signature(layer.call).parameters)[len(args):]:
-            if name not in kwargs or name == "training" or name.endswith("mask"):
+            tensors = [v for v in keras.tree.flatten(kwargs.get(name)) if isinstance(v, Value)]
+            if not tensors or name.endswith("mask"):
                 break
             args.append(kwargs.pop(name))
     return tuple(args), kwargs

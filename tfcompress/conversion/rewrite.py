@@ -22,16 +22,32 @@ def simplify(model):
     """Before quantization: every reshaping whose only free size is the batch becomes a RESHAPE to a constant.
 
     The quantizer leaves EXPAND_DIMS float, and Conv1D is full of it; a Reshape layer with a free batch becomes SHAPE,
-    STRIDED_SLICE, PACK and RESHAPE, which cuts a delegate's graph in two.
+    STRIDED_SLICE, PACK and RESHAPE, which cuts a delegate's graph in two. A Dense layer on an image does, too.
     """
     for graph in model.subgraphs:
         for op in graph.operators:
             label = operation(model, op)
             computed = label == "RESHAPE" and len(op.inputs) > 1 and not _is_constant(model, graph, op.inputs[1])
             sizes = _sizes(graph.tensors[op.outputs[0]]) if label == "EXPAND_DIMS" or computed else None
+            if sizes is not None and sum(size < 0 for size in sizes) == len(sizes) == 2:
+                sizes = _rows(model, graph, op)
             if sizes is not None and sum(size < 0 for size in sizes) <= 1:
                 _make_reshape(model, graph, op, sizes)
         _remove_unread(model, graph)
+
+
+def _rows(model, graph, op):
+    """``[-1, inputs]`` where the RESHAPE ``op`` makes the rows of a matrix product alone, and their number known."""
+    made = op.outputs[0]
+    readers = [other for other in graph.operators if made in other.inputs]
+    if len(readers) != 1 or operation(model, readers[0]) != "FULLY_CONNECTED" or readers[0].inputs[0] != made:
+        return None
+    outputs, width = graph.tensors[readers[0].inputs[1]].shape
+    rows = int(np.prod(graph.tensors[op.inputs[0]].shape)) // width
+    for index, size in ((made, width), (readers[0].outputs[0], outputs)):
+        graph.tensors[index].shape = np.array([rows, size], dtype=np.int32)
+        graph.tensors[index].shapeSignature = np.array([-1, size], dtype=np.int32)
+    return graph.tensors[made].shapeSignature
 
 
 def fuse_islands(model):
