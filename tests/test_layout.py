@@ -19,8 +19,8 @@ ORDER = [
     ["callback"],
     ["pruning", "quantization", "distillation", "keras2", "keras2_ops", "keras2_check", "legacy"],
     ["conversion", "convert"],
-    ["weights", "macs", "gpu", "measure", "inspect", "diff", "study.verdict", "payoff"],
-    ["prune_filters"],
+    ["weights", "macs", "gpu", "measure", "inspect", "diff", "study.verdict", "gains"],
+    ["budget"],
     ["datasets", "zoo", "recipes", "training"],
     ["study"],
     ["cli"],
@@ -103,6 +103,7 @@ def test_every_public_name_is_there_and_documented():
     for name in tfcompress.__all__:
         value = getattr(tfcompress, name)
         assert name == "__version__" or (value.__doc__ or "").strip(), name
+        assert name == "__version__" or callable(value), f"{name} is hidden by a module of that name"
 
 
 @pytest.mark.parametrize("module", ["tfcompress.cli", "android_bench.cli"])

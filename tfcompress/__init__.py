@@ -31,8 +31,8 @@ _HOME = {
     "fenced_layers": "pruning.shrink",
     "freeze_ranges": "quantization.aware",
     "from_tf_keras": "legacy",
-    "payoff": "payoff",
-    "prune_filters": "prune_filters",
+    "payoff": "gains",
+    "prune_filters": "budget",
     "quantize_aware": "quantization.aware",
     "run_study": "study.run",
     "shrink": "pruning.shrink",
@@ -46,9 +46,7 @@ __all__ = ["TFLiteModel", "__version__", "convert", "convert_all", "diff", "eval
 def __getattr__(name):
     if name not in _HOME:
         raise AttributeError(f"module 'tfcompress' has no attribute {name!r}. Public names: {', '.join(__all__)}.")
-    value = getattr(importlib.import_module(f"tfcompress.{_HOME[name]}"), name)
-    globals()[name] = value                              # else a module of that name would hide it once imported
-    return value
+    return getattr(importlib.import_module(f"tfcompress.{_HOME[name]}"), name)
 
 
 def __dir__():

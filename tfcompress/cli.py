@@ -115,7 +115,7 @@ def _payoff(argv):
     values = _flag_values()
     flags.DEFINE_string("device", "host", "host, or a phone's serial number", flag_values=values)
     paths = _parse(values, argv, "payoff A.tflite B.tflite ...", None)
-    from tfcompress.payoff import payoff, table
+    from tfcompress.gains import payoff, table
     print(table(payoff({path: path for path in paths}, device=values.device)))
 
 

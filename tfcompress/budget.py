@@ -12,9 +12,9 @@ from rich.progress import track
 from android_bench.result import Result
 from android_bench.store import Store, only_one, remember_config
 from tfcompress.convert import convert
+from tfcompress.gains import payoff, table, timed
 from tfcompress.inspect import inspect
 from tfcompress.model import check_model, leaves
-from tfcompress.payoff import payoff, table, timed
 from tfcompress.pruning.channels import Channels
 from tfcompress.pruning.choose import label_costs, label_scores, lowest
 from tfcompress.pruning.compensate import compensate
