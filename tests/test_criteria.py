@@ -205,6 +205,18 @@ def mlp(units=12, classes=4):
     return keras.Model(i, L.Dense(classes, activation="softmax", name="head")(x))
 
 
+@pytest.mark.parametrize("loss", ["categorical_crossentropy", keras.losses.CategoricalCrossentropy(from_logits=True),
+                                  "sparse_categorical_crossentropy"])
+@pytest.mark.parametrize("name", ["slope", "taylor"])
+def test_labels_may_be_numbers_or_one_hot_whatever_the_loss_was_compiled_for(name, loss):
+    model, (x, y) = image_net(), image_data(32)
+    model.compile(loss=loss)
+    numbers, one_hot = (CRITERIA[name](weights_of(model), model, (x, labels))
+                        for labels in (y, np.eye(model.output_shape[-1])[y]))
+    for path, scores in numbers.items():
+        np.testing.assert_allclose(scores, one_hot[path], rtol=1e-4)
+
+
 @pytest.fixture(scope="module")
 def trained():
     keras.utils.set_random_seed(7)

@@ -8,9 +8,10 @@ from phone_farm import farm
 from small_models import compiled, image_data
 
 from android_bench.result import Result
-from tfcompress import convert, payoff, prune_filters
+from tfcompress import convert, inspect, payoff, prune_filters
+from tfcompress.budget import _Work
 from tfcompress.pruning.channels import Channels
-from tfcompress.pruning.choose import label_costs, label_scores, lowest
+from tfcompress.pruning.choose import label_costs, label_scores, label_times, lowest, pools
 from tfcompress.pruning.labels import FIXED
 
 L = keras.layers
@@ -46,6 +47,23 @@ def test_the_cost_of_one_channel_is_what_its_removal_saves():
     keep[inner[3]] = False
     assert costs[inner[3]] == channels.macs(everything) - channels.macs(keep)
     assert label_costs(channels, "bytes")[inner[3]] == 4 * (channels.parameters(everything) - channels.parameters(keep))
+
+
+def test_the_time_of_one_channel_is_what_a_file_without_half_of_its_layer_saves_over_their_number():
+    """With MACs for a clock the answer is known: they fall with the channels of one layer in a straight line."""
+    model, timed = residual_net(), []
+    channels = Channels(model)
+
+    def clock(small):
+        graph = Channels(small)
+        timed.append(graph.macs(np.ones(graph.count, bool)))
+        return timed[-1]
+
+    scores = np.random.default_rng(0).random(channels.count)
+    times = label_times(model, channels, scores, clock)
+    free = channels.roots(np.arange(channels.count)) != FIXED
+    np.testing.assert_allclose(times[free], label_costs(channels)[free])
+    assert [len(own) for own in pools(channels)] == [8, 16] and len(timed) == 3     # the sum ties stem and outer
 
 
 def test_as_few_of_the_lowest_as_it_takes_and_never_a_whole_layer():
@@ -87,6 +105,19 @@ def test_a_budget_is_met_and_a_stopped_run_goes_on(tmp_path):
         prune_filters(model, data, 0.4, **options)
 
 
+def test_scores_are_divided_by_measured_time(monkeypatch):
+    """With MACs for a clock, the channels that go are those that go where scores are divided by MACs."""
+    model = residual_net(16)
+    monkeypatch.setattr(_Work, "timed", lambda work, file: inspect(file).macs)
+    kept = {}
+    for per in ("flops", "latency_us", None):
+        work = _Work(model, None, "flops", "random", None, per, 1, "host")
+        kept[per] = [layer.get_weights() for layer in work.cut(model, 0.6 * inspect(work.file).macs).layers]
+    same = keras.tree.map_structure(np.array_equal, kept["flops"], kept["latency_us"])
+    assert all(keras.tree.flatten(same))
+    assert kept["flops"][1][0].shape != kept[None][1][0].shape     # the costs do matter here
+
+
 @pytest.mark.slow
 def test_bytes_are_those_of_the_file():
     found = prune_filters(residual_net(), None, 0.6, "bytes", criterion="l2_norm", rounds=1, per="bytes")
@@ -97,7 +128,7 @@ def test_bytes_are_those_of_the_file():
 @pytest.mark.parametrize("options, words", [
     (dict(metric="params"), "Unknown metric 'params'. Known: ..flops"),
     (dict(criterion="l2"), "Unknown criterion 'l2'"),
-    (dict(per="ms"), "Unknown per 'ms'"),
+    (dict(per="ms"), "Unknown per .ms.. Known: .None, .flops., .bytes., .latency_us"),
     (dict(rounds=0), "rounds=0"),
     (dict(target=-1), "target=-1"),
     (dict(data=[1, 2, 3]), "samples and labels"),

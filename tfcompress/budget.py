@@ -16,7 +16,7 @@ from tfcompress.gains import payoff, table, timed
 from tfcompress.inspect import inspect
 from tfcompress.model import check_model, leaves
 from tfcompress.pruning.channels import Channels
-from tfcompress.pruning.choose import label_costs, label_scores, lowest
+from tfcompress.pruning.choose import label_costs, label_scores, label_times, lowest
 from tfcompress.pruning.compensate import compensate
 from tfcompress.pruning.criteria import CRITERIA
 from tfcompress.pruning.shrink import kept, remove
@@ -65,7 +65,8 @@ def prune_filters(model, data, target, metric="flops", *, criterion="taylor", ro
         rounds: how many times to score, remove and train.
         fit: ``fit(model, round)`` trains the small model in place after each round (1, 2, ...); by default one epoch on
             ``data`` with Adam 1e-3 and the loss ``model`` was compiled with. ``lambda model, round: None`` leaves it.
-        per: ``"flops"`` or ``"bytes"``: divide scores by what a channel costs.
+        per: ``"flops"``, ``"bytes"`` or ``"latency_us"``: divide scores by what a channel costs. The time of a layer's
+            channels is measured on ``device``, by a file without half of them: some seconds a layer and round.
         round_to: keep a multiple of so many channels in each layer.
         device: ``"host"`` or a phone's serial number, where the time is measured.
         folder: where rounds are kept; the same call (and the same ``fit``, which can't be checked) goes on there after
@@ -104,7 +105,7 @@ def _check(model, data, target, metric, criterion, rounds, per):
         raise ValueError(f"The inputs {[tuple(t.shape) for t in model.inputs]} leave sizes open: nothing can be timed. "
                          "Build the model with the sizes that the device will see.")
     for name, value, known in (("metric", metric, METRICS), ("criterion", criterion, CRITERIA),
-                               ("per", per, (None, "flops", "bytes"))):
+                               ("per", per, (None, *METRICS))):
         if value not in known:
             raise ValueError(f"Unknown {name} {value!r}. Known: {list(known)}.")
     if not isinstance(rounds, int) or rounds < 1 or not target > 0:
@@ -135,7 +136,9 @@ class _Work:
         """``model`` with so few channels that the metric is at most ``goal``."""
         channels = Channels(model)
         scores = label_scores(model, channels, self.criterion, self.data)
-        if self.per:
+        if self.per == "latency_us":
+            scores = scores / label_times(model, channels, scores, lambda small: self.timed(convert(small).content))
+        elif self.per:
             scores = scores / np.maximum(label_costs(channels, self.per), 1e-30)
         if self.metric == "latency_us":
             return self._cut_to_time(model, channels, scores, goal)
@@ -228,7 +231,7 @@ def _interpolated(points, goal):
 def _rounds(work, target, rounds, folder):
     steps = Store(folder / "steps.jsonl", key=("id",)) if folder else None
     first = payoff({"start": work.file}, device=work.device)[0]
-    if work.metric == "latency_us":
+    if "latency_us" in (work.metric, work.per):
         work.known = [(work.whole(), first.latency_p50_us)]
     own = getattr(first, METRICS[work.metric])
     goal = target * own if target < 1 else target
