@@ -2,6 +2,7 @@
 
     [TFCOMPRESS_DATA=...] python scripts/table_pruning.py [--data fashion_mnist|ecg] [--nets ...] [--seeds 0,1,2]
         [--criteria l2_norm,taylor,...|all] [--subset 6000]
+    python scripts/table_pruning.py --retime        measures the time of all files anew: on a quiet machine, at the end
 
 A control is trained once for each net and seed, on all training data. Each criterion removes filters until its float
 net has the shares of the control's bytes and MACs in NETS, learns from the control between the rounds and more at the
@@ -13,6 +14,7 @@ killed, the same command goes on.
 """
 
 import argparse
+import json
 import statistics
 import time
 from dataclasses import replace
@@ -156,8 +158,23 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def retimed(store: Store) -> None:
+    """Write the rows anew with times of the files that are still there: trainings beside them no longer disturb."""
+    rows = store.read()
+    for row in rows:
+        folder = RUNS / f"{row['data']}-{row['net']}-{row['seed']}"
+        files = folder / "control.tflite", folder / f"{row['subset'] or 'all'}" / f"{row['criterion']}.tflite"
+        if all(path.exists() for path in files):
+            row["control"]["us"], row["us"] = times(*files)
+            print(line(f"{row['net']} {row['seed']} {row['criterion']}", [row]), flush=True)
+    write_file(store.path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    write_file(RESULTS / "table_pruning.md", table(rows).encode())
+
+
 def main(options) -> None:
     store = Store(RESULTS / "table_pruning.jsonl", key=("data", "net", "seed", "subset", "criterion"))
+    if options.retime:
+        return retimed(store)
     splits, subset = datasets.load(options.data), options.subset
     few = {name: getattr(splits, name)[:64] for name in ("x_val", "y_val")}  # nothing is chosen by them
     part = replace(splits, x_train=splits.x_train[: subset or None], y_train=splits.y_train[: subset or None], **few)
@@ -189,5 +206,6 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--criteria", default="none,taylor,l2_norm", help=f"none, scratch, {', '.join(CRITERIA)}; all")
     parser.add_argument("--subset", type=int, default=0)
+    parser.add_argument("--retime", action="store_true")
     training.pin_threads(1)
     main(parser.parse_args())

@@ -98,7 +98,16 @@ def recurrent(draw, x):
     return L.Reshape((h, w, c))(y)
 
 
-BLOCKS = [plain, residual, dense_block, depthwise, squeeze_excite, grouped, shared, nested, moved, attention, recurrent]
+def halves(draw, x):
+    """Gated (GLU), or one half through a convolution (CSPNet)."""
+    one, two = keras.ops.split(L.Conv2D(2 * draw(st.integers(2, 4)), 1)(x), 2, axis=-1)
+    if draw(st.booleans()):
+        return one * keras.ops.sigmoid(two)
+    return L.Concatenate()([one, conv(draw, two, padding="same")])
+
+
+BLOCKS = [plain, residual, dense_block, depthwise, squeeze_excite, grouped, shared, nested, moved, attention, recurrent,
+          halves]
 
 
 @st.composite

@@ -144,6 +144,15 @@ def test_what_attention_adds_to_goes_with_it():
     assert remove(channels, stream[:8]).get_layer("wide").units == 8
 
 
+def test_random_outputs_are_no_bug_of_ours():
+    i = keras.Input((6, 6, 3))
+    x = L.Conv2D(8, 3, name="a")(i)
+    model = keras.Model(i, head(L.Dropout(0.5)(x, training=True)))
+    channels = Channels(model)
+    with pytest.raises(ValueError, match="other outputs each time it is run.*Dropout"):
+        remove(channels, channels.records[id(channels.graph.nodes[0].layer)].made[0][:3])
+
+
 def test_answers_that_are_no_numbers_are_compared_too():
     i = keras.Input((4,))
     x = L.Dense(6, name="a")(i)
@@ -151,6 +160,28 @@ def test_answers_that_are_no_numbers_are_compared_too():
     channels = Channels(model)
     units = channels.records[id(channels.graph.nodes[0].layer)].made[0]
     assert remove(channels, units[:3]).get_layer("a").units == 3
+
+
+def gated(x):
+    a, b = ops.split(x, 2, -1)
+    return a * ops.sigmoid(b)
+
+
+def partial(x):
+    """A cross-stage partial block (CSPNet): one half goes by, the other one through a convolution."""
+    one, two = ops.split(x, 2, axis=-1)
+    return L.Concatenate()([one, L.Conv2D(6, 3, padding="same", name="half")(two)])
+
+
+@pytest.mark.parametrize(("take", "left"), [(gated, 4), (lambda x: gated(gated(x)), 4), (partial, 4)])
+def test_equal_parts_lose_the_same_channels(take, left):
+    i = keras.Input((6, 6, 3))
+    model = keras.Model(i, head(L.Conv2D(3, 1)(take(L.Conv2D(8, 3, name="a")(i)))))
+    channels = Channels(model)
+    filters = np.unique(channels.roots(next(r for r in channels.records.values() if r.path == "a").made[0]))
+    assert FIXED not in filters and not channels.fences
+    small = remove(channels, filters[:len(filters) // 2])
+    assert small.get_layer("a").filters == left
 
 
 @pytest.mark.slow

@@ -109,6 +109,8 @@ class Channels:
         given = np.concatenate([self.of[v] for v in inputs])
         for flow in flows:
             self.labels.fix(given[flow.stay])
+            for other in flow.tied.T[1:]:
+                self.labels.tie(given[flow.tied[:, 0]], given[other])
         self.flows[node] = flows
         for value, flow in zip(node.outputs, flows, strict=True):
             self._mark(value, self._flowed(given, flow), flow.axis)

@@ -5,7 +5,7 @@ run: it can be followed where *slicing its inputs slices its outputs*, i.e. ``f(
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import keras
 import numpy as np
@@ -24,11 +24,18 @@ class Flow:
         axis: the output's channel axis.
         sources: ``(channels, n)`` positions in the inputs' channels, all inputs one behind the other; -1 is none.
         stay: positions whose channels must stay (one channel that is broadcast over many).
+        tied: ``(n, k)`` positions that must go together although they meet in no channel: those of equal parts.
     """
 
     axis: int
     sources: np.ndarray
     stay: np.ndarray
+    tied: np.ndarray = field(default_factory=lambda: np.zeros((0, 1), int))
+
+    @property
+    def together(self):
+        """Rows of positions that can only be removed with one another; -1 is none."""
+        return [row[row != NONE] for row in (*self.sources, *self.tied)]
 
 
 def run(layer, node, arrays):
@@ -53,6 +60,10 @@ def probe(node, shapes, axes, known):
     if not flows:
         return "its outputs depend on several channels"
     found = _verified(node, shapes, axes, flows)
+    if not found and len(flows) > 1 and len({len(flow.sources) for flow in flows}) == 1:
+        parts = np.concatenate([flow.sources[:, :1] for flow in flows], 1)       # a split stays one into equal parts
+        flows = [replace(flow, tied=parts) for flow in flows]
+        found = _verified(node, shapes, axes, flows)
     if found and len(flows) == 1 and _plain(shapes, axes) and _same(flows[0], shapes, axes):
         known[key] = lambda shapes, axes: ([_identity(shapes, axes)], *found)
     return (flows, *found) if found else "a channel's value changes when others are removed"
@@ -195,8 +206,7 @@ def _some(total, flows):
     """Choices of what to keep of ``total`` positions, as far as they don't hang together: some, or all but one."""
     parent = np.arange(total)
     for flow in flows:
-        for row in flow.sources[(flow.sources != NONE).sum(1) > 1]:
-            row = row[row != NONE]
+        for row in (row for row in flow.together if len(row) > 1):
             parent[np.isin(parent, parent[row])] = parent[row].min()
     stay = np.isin(parent, parent[np.concatenate([flow.stay for flow in flows])])
     roots = np.unique(parent[~stay])

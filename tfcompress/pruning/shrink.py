@@ -31,7 +31,7 @@ def shrink(model, *, round_to=1):
         A plain float32 Keras model, nested models opened.
 
     Raises:
-        ValueError: a subclassed or unbuilt model, a ``round_to`` below 1.
+        ValueError: a subclassed or unbuilt model, a ``round_to`` below 1, a model whose outputs are random.
         RuntimeError: the small model does not give what ``model`` gives: a bug, please report it.
 
     >>> import keras, numpy as np
@@ -81,12 +81,20 @@ def _without(channels, dead, round_to):
     example = _example(channels)
     before = _outputs(channels.graph, example)
     after = keras.tree.flatten(small(keras.tree.pack_sequence_as(channels.graph.input_struct, example), training=False))
-    gap = max(_gap(keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b))
-              for a, b in zip(before, after, strict=True))
-    if not gap <= TOLERANCE:
-        raise RuntimeError(f"The small model is not the masked one: its outputs differ by {gap:.1e} of the largest. "
-                           f"Please report this model ({channels.graph.name}).")
-    return small
+    gap = _furthest(before, after)
+    if gap <= TOLERANCE:
+        return small
+    if not _furthest(before, _outputs(channels.graph, example)) <= TOLERANCE:
+        raise ValueError(f"'{channels.graph.name}' gives other outputs each time it is run: a smaller model can't be "
+                         "proved to do the same. Is Dropout, or noise, called with training=True? Build it without.")
+    raise RuntimeError(f"The small model is not the masked one: its outputs differ by {gap:.1e} of the largest. "
+                       f"Please report this model ({channels.graph.name}).")
+
+
+def _furthest(ones, others):
+    """The largest ``_gap`` of several outputs."""
+    return max(_gap(keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b))
+               for a, b in zip(ones, others, strict=True))
 
 
 def _gap(one, other):
