@@ -19,6 +19,7 @@ import warnings
 from pathlib import Path
 
 from coverage_columns import COLUMNS, LEAST_DB, first_line
+from readme_tables import into_readme
 
 import tfcompress
 from android_bench.store import Store, write_file
@@ -125,6 +126,7 @@ def main():
     fill(store, keys, lambda key: [__file__, "--child", *key.values()], options.again)
     text = table(store.read())
     write_file(RESULTS / "coverage.md", text.encode())
+    into_readme("coverage", text)
     print(text)
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from table_pruning_rows import line, write_tables
 
 import tfcompress
 from android_bench import host
@@ -123,41 +124,6 @@ def judged(path: Path, splits, latency: float) -> dict:
     return dict(accuracy=found.accuracy, macro_f1=found.macro_f1, bytes=raw, gzip=packed, macs=macs, us=latency)
 
 
-COLUMNS = (
-    "criterion", "seeds", "accuracy %", "points", "macro-F1", "MACs", "bytes", "gzip", "µs", "fewer MACs",
-    "fewer bytes", "fewer bytes, gzip", "faster", "minutes",
-)  # fmt: skip
-
-
-def line(name: str, rows: list[dict]) -> str:
-    def mean(digits, value, spread=False, sign=""):
-        values = [value(row) for row in rows]
-        deviation = f" ± {statistics.stdev(values):,.{digits}f}" if spread and len(values) > 1 else ""
-        return f"{statistics.mean(values):{sign},.{digits}f}{deviation}"
-
-    points = mean(2, lambda row: 100 * (row["accuracy"] - row["control"]["accuracy"]), True, "+")
-    cells = [name, str(len(rows)), mean(2, lambda row: 100 * row["accuracy"], True), points]
-    cells += [mean(3, lambda row: row["macro_f1"], True)]
-    amounts = ("macs", "bytes", "gzip", "us")
-    cells += [mean(digits, lambda row: row[key]) for key, digits in zip(amounts, (0, 0, 0, 1), strict=True)]  # noqa: B023
-    cells += [mean(1, lambda row: row["control"][key] / row[key]) + " x" for key in amounts]  # noqa: B023
-    return "| " + " | ".join([*cells, mean(1, lambda row: row["seconds"] / 60)]) + " |"
-
-
-def table(rows: list[dict]) -> str:
-    lines = ["# Filter pruning, then int8 (host, 1 thread, XNNPACK), mean ± sd over seeds", ""]
-    for part in sorted({(row["data"], row["net"], row["subset"]) for row in rows}):
-        mine = [row for row in rows if (row["data"], row["net"], row["subset"]) == part]
-        lines += [f"## {part[0]}, {part[1]}, after the control: {part[2] or 'all'} training samples", ""]
-        lines += ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
-        controls = {row["seed"]: row["control"] | {"control": row["control"], "seconds": 0} for row in mine}
-        lines.append(line("control, float32", list(controls.values())))
-        groups = [[row for row in mine if row["criterion"] == name] for name in {row["criterion"] for row in mine}]
-        groups.sort(key=lambda group: -statistics.mean(row["accuracy"] - row["control"]["accuracy"] for row in group))
-        lines += [*(line(group[0]["criterion"], group) for group in groups), ""]
-    return "\n".join(lines)
-
-
 def retimed(store: Store) -> None:
     """Write the rows anew with times of the files that are still there: trainings beside them no longer disturb."""
     rows = store.read()
@@ -168,7 +134,7 @@ def retimed(store: Store) -> None:
             row["control"]["us"], row["us"] = times(*files)
             print(line(f"{row['net']} {row['seed']} {row['criterion']}", [row]), flush=True)
     write_file(store.path, "".join(json.dumps(row) + "\n" for row in rows).encode())
-    write_file(RESULTS / "table_pruning.md", table(rows).encode())
+    write_tables(rows, readme=True)
 
 
 def main(options) -> None:
@@ -195,8 +161,9 @@ def main(options) -> None:
             base, found = (judged(path, splits, us) for path, us in zip(files, times(*files), strict=True))
             row = dict(data=options.data, net=net, seed=seed, subset=subset, criterion=criterion, seconds=seconds)
             store.append(row | found | {"control": base})
-            write_file(RESULTS / "table_pruning.md", table(store.read()).encode())
+            write_tables(store.read())
             print(line(f"{net} {seed} {criterion}", [row | found | {"control": base}]), flush=True)
+    write_tables(store.read(), readme=True)
 
 
 if __name__ == "__main__":
