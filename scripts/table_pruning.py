@@ -7,7 +7,8 @@
 A control is trained once for each net and seed, on all training data. Each criterion removes filters until its float
 net has the shares of the control's bytes and MACs in NETS, learns from the control between the rounds and more at the
 end; its int8 file is judged on the whole test set and timed in turn with the control's float32 file on this computer,
-one thread, XNNPACK. "none" removes nothing; "scratch" gives the shape that `taylor` left new weights and trains it as
+one thread, XNNPACK. "taylor_per_cost": scores are divided by the bytes or MACs of a channel, whichever is being cut.
+"none" removes nothing; "scratch" gives the shape that `taylor` left new weights and trains it as
 long. `--subset`: so many training samples for scores and for training after the control, in rows of their own.
 Rows: scripts/results/table_pruning.jsonl, table: table_pruning.md beside it, models: runs/table_pruning. Stopped or
 killed, the same command goes on.
@@ -36,7 +37,7 @@ CRITERIA = (
     "random", "l1_norm", "l2_norm", "geometric_median", "bn_scale", "taylor", "taylor2", "information_gain",
     "relevance", "behaviour", "slope", "magnitude",
 )  # fmt: skip
-ROUNDS = 3
+ROUNDS, PER_COST = 3, "_per_cost"
 CLOTHES = RECIPES["fashion_mnist"]
 FASHION = dict(control=CLOTHES, tune=replace(CLOTHES, epochs=6), taught=(4.0, 0.9))
 BEATS = dict(taught=(1.0, 1.0), options={}, round_to=8)
@@ -89,7 +90,8 @@ def pruned(criterion: str, control, splits, job: dict, seed: int, folder: Path) 
         target = share * amount(control, metric)
         if amount(model, metric) > target:
             model = tfcompress.prune_filters(
-                model, data, target, metric=metric, criterion=criterion, rounds=rounds,
+                model, data, target, metric=metric, criterion=criterion.removesuffix(PER_COST), rounds=rounds,
+                per=metric if criterion.endswith(PER_COST) else None,
                 round_to=job["round_to"], folder=folder / f"{criterion}-{metric}",
                 fit=lambda student, number: teach(student, control, splits, between, job, seed + 1000 * number),
             ).model  # fmt: skip

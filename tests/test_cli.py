@@ -38,6 +38,9 @@ def test_convert_inspect_evaluate_diff_and_bench(folder, capsys):
     assert code == 0 and "what the others are measured against" in text and "gzip" in text
     code, text = run("shrink", folder / "net.keras", "-o", folder / "small.keras")
     assert code == 0 and (folder / "small.keras").is_file() and "parameters of" in text
+    code, text = run("prune-filters", folder / "net.keras", "--data", folder / "data.npz", "--target", 0.6,
+                     "--rounds", 1, "-o", folder / "half.keras")
+    assert code == 0 and (folder / "half.keras").is_file() and "round 1" in text and "parameters of" in text
     assert run("shrink", folder / "none.keras", "-o", folder / "other.keras")[0] == 2
     assert bench_cli.main(["host", str(folder / "int8.tflite"), "--runs", "5"]) == 0
     row = json.loads(capsys.readouterr().out)
@@ -53,6 +56,8 @@ def test_convert_inspect_evaluate_diff_and_bench(folder, capsys):
     (["inspect", "nowhere.tflite"], "nowhere.tflite"),
     (["evaluate", "x.tflite"], "--data is needed"),
     (["evaluate", "x.tflite", "--data", "nowhere.npz"], "nowhere.npz"),
+    (["prune-filters", "x.keras", "--target", "0.5"], "--output is needed"),
+    (["prune-filters", "x.keras", "--target", "0.5", "-o", "y.keras"], "No .keras file at 'x.keras'"),
     (["study", "cats"], "Unknown preset 'cats'. Known: digits"),
     (["study", "cats.keras"], "--data is needed"),
     (["study", "cats.keras", "--data", "x.npz"], "cats.keras, which is no file"),

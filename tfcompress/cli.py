@@ -14,6 +14,7 @@ USAGE = """tfcompress: from a Keras model to a small, fast, verified .tflite
   tfcompress evaluate FILE.tflite --data x.npz   accuracy, macro-F1 and recalls of the file itself
   tfcompress diff A.tflite B.tflite --data x.npz per-layer SNR: where accuracy is lost
   tfcompress shrink MODEL.keras -o SMALL.keras   without the filters that pruning has zeroed
+  tfcompress prune-filters MODEL.keras --data x.npz --target 0.5 -o SMALL.keras   filters removed to meet a budget
   tfcompress payoff A.tflite B.tflite ...    bytes, gzip, MACs, measured time: what B saves, if anything
   tfcompress study PRESET                    the 17 + 1 models, measured, and their report
   tfcompress study MODEL.keras --data x.npz  the same for your own trained classifier
@@ -92,22 +93,62 @@ def _shrink(argv):
     flags.DEFINE_string("output", None, "the .keras file to write", short_name="o", flag_values=values)
     flags.DEFINE_integer("round_to", 1, "keep a multiple of so many channels", lower_bound=1, flag_values=values)
     (source,) = _parse(values, argv, "shrink MODEL.keras -o SMALL.keras", 1)
+    output = _keras_files(source, values)
+    with _quiet():
+        from tfcompress.pruning.shrink import fenced_layers, shrink
+        model = _load(source)
+        small = shrink(model, round_to=values.round_to)
+    _write_small(small, model, output, fenced_layers(model))
+
+
+def _prune_filters(argv):
+    values = _flag_values()
+    flags.DEFINE_string("data", None, ".npz with x (samples first), y (class numbers or one-hot)", flag_values=values)
+    flags.DEFINE_float("target", None, "a share of the model's own amount below 1, else the amount", flag_values=values)
+    flags.DEFINE_string("metric", "flops", "flops, bytes or latency_us (measured on --device)", flag_values=values)
+    flags.DEFINE_string("criterion", "taylor", "what ranks the filters", flag_values=values)
+    flags.DEFINE_integer("rounds", 5, "of removal, and of one epoch of training on --data", flag_values=values)
+    flags.DEFINE_integer("round_to", 1, "keep a multiple of so many channels", lower_bound=1, flag_values=values)
+    flags.DEFINE_string("device", "host", "host, or a phone's serial number", flag_values=values)
+    flags.DEFINE_string("folder", None, "where rounds are kept: a stopped run goes on there", flag_values=values)
+    flags.DEFINE_string("output", None, "the .keras file to write", short_name="o", flag_values=values)
+    (source,) = _parse(values, argv, "prune-filters MODEL.keras --data x.npz --target 0.5 -o SMALL.keras", 1)
+    output, target = _keras_files(source, values), _required(values, "target")
+    from tfcompress.arrays import read_npz
+    data = read_npz(_required(values, "data"))
+    if missing := {"x", "y"} - set(data):
+        raise ValueError(f"{values.data} lacks the arrays {sorted(missing)}. It holds: {sorted(data)}.")
+    with _quiet():
+        from tfcompress.budget import prune_filters
+        model = _load(source)
+        found = prune_filters(model, (data["x"], data["y"]), target, values.metric, criterion=values.criterion,
+                              rounds=values.rounds, round_to=values.round_to, device=values.device,
+                              folder=values.folder)
+    print(found)
+    _write_small(found.model, model, output, found.fenced)
+
+
+def _keras_files(source, values):
+    """The --output of a command that reads one .keras file and writes another, both checked before any work."""
     output = Path(_required(values, "output"))
     if output.suffix != ".keras" or not output.parent.is_dir():
         raise ValueError(f"--output is a .keras file in a folder that exists. Received: {output}.")
     if not Path(source).is_file():
         raise ValueError(f"No .keras file at {source!r}.")
-    with _quiet():
-        import keras
+    return output
 
-        from tfcompress.pruning.shrink import fenced_layers, shrink
-        model = keras.models.load_model(source, compile=False)
-        small = shrink(model, round_to=values.round_to)
-        part = output.with_name(f"part_{output.name}")
-        small.save(part)
-        part.rename(output)
+
+def _load(source):
+    import keras
+    return keras.models.load_model(source, compile=False)
+
+
+def _write_small(small, model, output, fenced):
+    part = output.with_name(f"part_{output.name}")
+    small.save(part)
+    part.rename(output)
     print(f"{output}: {small.count_params():,} parameters of {model.count_params():,}")
-    for path, reason in fenced_layers(model):
+    for path, reason in fenced:
         print(f"  not followed: {path}: {reason}")
 
 
@@ -163,7 +204,7 @@ def _data(argv):
 
 
 COMMANDS = {"convert": _convert, "inspect": _inspect, "evaluate": _evaluate, "diff": _diff, "shrink": _shrink,
-            "payoff": _payoff, "study": _study, "report": _report, "data": _data}
+            "prune-filters": _prune_filters, "payoff": _payoff, "study": _study, "report": _report, "data": _data}
 
 
 def _required(values, name):
