@@ -20,7 +20,7 @@ ORDER = [
     ["pruning", "quantization", "distillation", "keras2", "keras2_ops", "keras2_check", "legacy"],
     ["conversion", "convert"],
     ["weights", "macs", "gpu", "measure", "inspect", "diff", "study.verdict", "gains"],
-    ["budget"],
+    ["cut", "budget"],
     ["datasets", "zoo", "recipes", "training"],
     ["study"],
     ["cli"],

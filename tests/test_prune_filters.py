@@ -9,7 +9,7 @@ from small_models import compiled, image_data
 
 from android_bench.result import Result
 from tfcompress import convert, inspect, payoff, prune_filters
-from tfcompress.budget import _Work
+from tfcompress.cut import Cutter
 from tfcompress.pruning.channels import Channels
 from tfcompress.pruning.choose import label_costs, label_scores, label_times, lowest, pools
 from tfcompress.pruning.labels import FIXED
@@ -108,14 +108,24 @@ def test_a_budget_is_met_and_a_stopped_run_goes_on(tmp_path):
 def test_scores_are_divided_by_measured_time(monkeypatch):
     """With MACs for a clock, the channels that go are those that go where scores are divided by MACs."""
     model = residual_net(16)
-    monkeypatch.setattr(_Work, "timed", lambda work, file: inspect(file).macs)
+    monkeypatch.setattr(Cutter, "timed", lambda cutter, file: inspect(file).macs)
     kept = {}
     for per in ("flops", "latency_us", None):
-        work = _Work(model, None, "flops", "random", None, per, 1, "host")
-        kept[per] = [layer.get_weights() for layer in work.cut(model, 0.6 * inspect(work.file).macs).layers]
+        cutter = Cutter(model, None, "random", per, 1, "host")
+        small = cutter.cut(model, {"flops": 0.6 * inspect(cutter.file).macs})
+        kept[per] = [layer.get_weights() for layer in small.layers]
     same = keras.tree.map_structure(np.array_equal, kept["flops"], kept["latency_us"])
     assert all(keras.tree.flatten(same))
     assert kept["flops"][1][0].shape != kept[None][1][0].shape     # the costs do matter here
+
+
+@pytest.mark.slow
+def test_two_budgets_at_once_are_both_met_and_neither_by_far():
+    model = residual_net(24)
+    found = prune_filters(model, None, {"flops": 0.5, "bytes": 0.55}, criterion="l2_norm", rounds=1, per="budget",
+                          fit=lambda model, number: None)
+    first, last = found.steps
+    assert 0.4 < last.macs / first.macs <= 0.5 and 0.45 < last.raw_bytes / first.raw_bytes <= 0.55
 
 
 @pytest.mark.slow
@@ -128,9 +138,10 @@ def test_bytes_are_those_of_the_file():
 @pytest.mark.parametrize("options, words", [
     (dict(metric="params"), "Unknown metric 'params'. Known: ..flops"),
     (dict(criterion="l2"), "Unknown criterion 'l2'"),
-    (dict(per="ms"), "Unknown per .ms.. Known: .None, .flops., .bytes., .latency_us"),
+    (dict(per="ms"), "Unknown per .ms.. Known: .None, .budget., .flops., .bytes., .latency_us"),
     (dict(rounds=0), "rounds=0"),
-    (dict(target=-1), "target=-1"),
+    (dict(target=-1), "target={'flops': -1}"),
+    (dict(target={"flops": 0.5, "latency_us": 0.5}), "of flops, of bytes, of both, or of latency_us"),
     (dict(data=[1, 2, 3]), "samples and labels"),
 ])
 def test_bad_input_is_told_before_anything_is_done(options, words, tmp_path):

@@ -11,20 +11,14 @@ from rich.progress import track
 
 from android_bench.result import Result
 from android_bench.store import Store, only_one, remember_config
-from tfcompress.convert import convert
-from tfcompress.gains import payoff, table, timed
-from tfcompress.inspect import inspect
+from tfcompress.cut import Cutter
+from tfcompress.gains import table
 from tfcompress.model import check_model, leaves
 from tfcompress.pruning.channels import Channels
-from tfcompress.pruning.choose import label_costs, label_scores, label_times, lowest
-from tfcompress.pruning.compensate import compensate
 from tfcompress.pruning.criteria import CRITERIA
-from tfcompress.pruning.shrink import kept, remove
 from tfcompress.wrapper import read
 
 METRICS = {"flops": "macs", "bytes": "raw_bytes", "latency_us": "latency_p50_us"}
-TRIES = 8  # files measured to meet a time
-CLOSE = 0.03  # how near the measured time has to come
 
 
 @dataclass(frozen=True)
@@ -57,7 +51,8 @@ def prune_filters(model, data, target, metric="flops", *, criterion="taylor", ro
     Args:
         model: a built Functional or Sequential Keras model; not changed.
         data: ``(x, y)``, what criteria look at and what the model is trained on; y are class numbers or one-hot.
-        target: a share of the model's own amount where it is below 1, else the amount itself.
+        target: a share of the model's own amount where it is below 1, else the amount itself; or a dict of both,
+            ``{"flops": 0.4, "bytes": 0.3}``, where one file has to meet two budgets.
         metric: ``"flops"`` (multiply-accumulates of one run), ``"bytes"`` (of the file) or ``"latency_us"`` (measured
             on ``device``, never guessed).
         criterion: a name in ``pruning.criteria.CRITERIA``; the lowest scores go. With ``"behaviour"`` the layers behind
@@ -67,6 +62,7 @@ def prune_filters(model, data, target, metric="flops", *, criterion="taylor", ro
             ``data`` with Adam 1e-3 and the loss ``model`` was compiled with. ``lambda model, round: None`` leaves it.
         per: ``"flops"``, ``"bytes"`` or ``"latency_us"``: divide scores by what a channel costs. The time of a layer's
             channels is measured on ``device``, by a file without half of them: some seconds a layer and round.
+            ``"budget"``: by what the target counts; of two amounts by that weighed sum which keeps most of the scores.
         round_to: keep a multiple of so many channels in each layer.
         device: ``"host"`` or a phone's serial number, where the time is measured.
         folder: where rounds are kept; the same call (and the same ``fit``, which can't be checked) goes on there after
@@ -87,177 +83,81 @@ def prune_filters(model, data, target, metric="flops", *, criterion="taylor", ro
     >>> small.model.layers[1].filters, small.steps[-1].macs / small.steps[0].macs
     (8, 0.5)
     """
-    _check(model, data, target, metric, criterion, rounds, per)
+    targets = dict(target) if isinstance(target, dict) else {metric: target}
+    _check(model, data, targets, criterion, rounds, per)
     if fit is None and data is not None and not model.compiled:
         guessed_loss(model, *data)                       # says at once where it can't be told
-    work = _Work(model, data, metric, criterion, fit, per, round_to, device)
+    cutter, fit = Cutter(model, data, criterion, per, round_to, device), fit or _one_epoch(model, data)
     if folder is None:
-        return _rounds(work, target, rounds, None)
+        return _rounds(cutter, targets, rounds, fit, None)
     with only_one(folder):
-        remember_config(folder, dict(model=_fingerprint(model), data=_digest(data), target=target, metric=metric,
-                                     criterion=criterion, rounds=rounds, per=per, round_to=round_to, device=device))
-        return _rounds(work, target, rounds, Path(folder))
+        remember_config(folder, dict(model=_fingerprint(model), data=_digest(data), target=targets, criterion=criterion,
+                                     rounds=rounds, per=per, round_to=round_to, device=device))
+        return _rounds(cutter, targets, rounds, fit, Path(folder))
 
 
-def _check(model, data, target, metric, criterion, rounds, per):
+def _check(model, data, targets, criterion, rounds, per):
     check_model(model)
     if any(None in t.shape[1:] for t in model.inputs):
         raise ValueError(f"The inputs {[tuple(t.shape) for t in model.inputs]} leave sizes open: nothing can be timed. "
                          "Build the model with the sizes that the device will see.")
-    for name, value, known in (("metric", metric, METRICS), ("criterion", criterion, CRITERIA),
-                               ("per", per, (None, *METRICS))):
+    for name, value, known in (*(("metric", metric, METRICS) for metric in targets), ("criterion", criterion, CRITERIA),
+                               ("per", per, (None, "budget", *METRICS))):
         if value not in known:
             raise ValueError(f"Unknown {name} {value!r}. Known: {list(known)}.")
-    if not isinstance(rounds, int) or rounds < 1 or not target > 0:
-        raise ValueError(f"Expected rounds >= 1 and a target > 0. Received: rounds={rounds!r}, target={target!r}.")
+    if len(targets) > 1 and "latency_us" in targets or not targets:
+        raise ValueError(f"A budget is of flops, of bytes, of both, or of latency_us. Received: {targets}.")
+    if not isinstance(rounds, int) or rounds < 1 or not min(targets.values()) > 0:
+        raise ValueError(f"Expected rounds >= 1 and a target > 0. Received: rounds={rounds!r}, target={targets!r}.")
     if data is not None and not (isinstance(data, (tuple, list)) and len(data) == 2):
         raise ValueError(f"`data` is (x, y), samples and labels, or None. Received: {type(data).__name__}.")
 
 
-class _Work:
-    """One call of ``prune_filters``: what stays the same over its rounds."""
-
-    def __init__(self, model, data, metric, criterion, fit, per, round_to, device):
-        self.start, self.data, self.metric, self.criterion, self.per = model, data, metric, criterion, per
-        self.round_to, self.device = round_to, device
-        self.fit = fit or self._one_epoch
-        self.file = convert(model).content
-        self.known = []                                  # (MACs, us) of models that were timed, the first one first
-
-    def _one_epoch(self, model, number):
-        if self.data is None or self.data[1] is None:
-            return
-        x, y = self.data
-        loss = self.start.loss if self.start.compiled else guessed_loss(model, x, y)
-        model.compile(keras.optimizers.Adam(1e-3), loss)
-        model.fit(x, y, epochs=1, batch_size=64, verbose=0)
-
-    def cut(self, model, goal):
-        """``model`` with so few channels that the metric is at most ``goal``."""
-        channels = Channels(model)
-        scores = label_scores(model, channels, self.criterion, self.data)
-        if self.per == "latency_us":
-            scores = scores / label_times(model, channels, scores, lambda small: self.timed(convert(small).content))
-        elif self.per:
-            scores = scores / np.maximum(label_costs(channels, self.per), 1e-30)
-        if self.metric == "latency_us":
-            return self._cut_to_time(model, channels, scores, goal)
-        if self.metric == "bytes":
-            return self._cut_to_bytes(model, channels, scores, goal)
-        whole = channels.macs(np.ones(channels.count, bool))     # a file counts some layers otherwise
-        share = goal / inspect(convert(model).content).macs
-        return self._cut_to(channels, scores, channels.macs, share * whole)
-
-    def _cut_to(self, channels, scores, count, goal):
-        left = count(kept(channels, lowest(channels, scores, lambda keep: False), self.round_to, scores))
-        if left > goal:
-            raise ValueError(f"{goal:,.0f} {self.metric} can't be met: {left:,.0f} with a tenth of each layer left"
-                             f" (round_to={self.round_to}). Not followed: {channels.fences or 'nothing'}. Ask for "
-                             "more, or take more rounds.")
-        return self._removed(channels, scores, lambda keep: count(keep) <= goal)
-
-    def _cut_to_bytes(self, model, channels, scores, goal):
-        """What is no weight stays as it is, but for the gaps between tensors: hence the second try."""
-        fixed = len(convert(model).content) - 4 * channels.parameters(np.ones(channels.count, bool))
-        for _ in range(TRIES):
-            fresh = Channels(model)                      # removing writes into the graph's layers
-            small = self._cut_to(fresh, scores, lambda keep, fresh=fresh, more=fixed: 4 * fresh.parameters(keep) + more,
-                                 goal)
-            over = len(convert(small).content) - goal
-            if over <= 0:
-                break
-            fixed += over
-        return small
-
-    def _removed(self, channels, scores, enough):
-        keep = lowest(channels, scores, lambda keep: enough(kept(channels, keep, self.round_to, scores)))
-        keep = kept(channels, keep, self.round_to, scores)
-        if self.criterion == "behaviour":
-            compensate(channels, keep, self.data[0])
-        return remove(channels, np.flatnonzero(~keep))
-
-    def _cut_to_time(self, model, channels, scores, goal):
-        """Models of other sizes are made and timed beside the first one until one takes ``goal`` us."""
-        tried, best = None, None
-        for _ in range(TRIES):
-            macs = _interpolated(self.known, goal)
-            if tried is not None and abs(macs - tried) < 1e-3 * tried:
-                break
-            tried, fresh = macs, Channels(model)
-            small = self._removed(fresh, scores, lambda keep, fresh=fresh, macs=macs: fresh.macs(keep) <= macs)
-            time = self.timed(convert(small).content)
-            self.known.append((macs, time))
-            if best is None or abs(time - goal) < abs(best[0] - goal):
-                best = time, small
-            if abs(time - goal) <= CLOSE * goal:
-                break
-        if best[0] > 1.1 * goal:
-            raise ValueError(f"{goal:.1f} us can't be met on {self.device}: {best[0]:.1f} us is the nearest of "
-                             f"{len(self.known)} sizes. Not followed: {channels.fences or 'nothing'}.")
-        return best[1]
-
-    def timed(self, file):
-        """Measured us of ``file``, in the units of the first model's time: both run in turn."""
-        found = timed({"first": self.file, "small": file}, device=self.device)
-        return found["small"].latency_p50_us / found["first"].latency_p50_us * self.known[0][1]
-
-    def whole(self):
-        """The first model's MACs."""
-        channels = Channels(self.start)
-        return channels.macs(np.ones(channels.count, bool))
-
-    def row(self, name, model):
-        """This model's row, measured beside the first one's file."""
-        return payoff({"start": self.file, name: convert(model).content}, device=self.device)[1]
+def _one_epoch(start, data):
+    """The default ``fit``: one epoch on ``data`` with the loss of ``start``, or one that fits it."""
+    def fit(model, number):
+        if data is not None and data[1] is not None:
+            x, y = data
+            loss = start.loss if start.compiled else guessed_loss(model, x, y)
+            model.compile(keras.optimizers.Adam(1e-3), loss)
+            model.fit(x, y, epochs=1, batch_size=64, verbose=0)
+    return fit
 
 
-def _interpolated(points, goal):
-    """The MACs at which a model takes ``goal`` us, by the two measured sizes that lie nearest.
-
-    >>> _interpolated([(100, 50.0)], 25.0), _interpolated([(100, 50.0), (50, 30.0)], 40.0)
-    (50.0, 75.0)
-    """
-    near = sorted(points, key=lambda point: (abs(point[1] - goal), point[0]))
-    above = [p for p in near if p[1] >= goal][:1]
-    below = [p for p in near if p[1] < goal][:1]
-    pair = above + below if above and below else near[:2]
-    (macs, time), other = pair[0], pair[1:]
-    if not other or other[0][1] == time:
-        return macs * goal / time
-    slope = (other[0][0] - macs) / (other[0][1] - time)
-    return max(macs + slope * (goal - time), 0.02 * macs) if slope > 0 else macs * goal / time
-
-
-def _rounds(work, target, rounds, folder):
+def _rounds(cutter, targets, rounds, fit, folder):
     steps = Store(folder / "steps.jsonl", key=("id",)) if folder else None
-    first = payoff({"start": work.file}, device=work.device)[0]
-    if "latency_us" in (work.metric, work.per):
-        work.known = [(work.whole(), first.latency_p50_us)]
-    own = getattr(first, METRICS[work.metric])
-    goal = target * own if target < 1 else target
-    if goal >= own:
-        raise ValueError(f"The model's own {work.metric} is {own:,.0f}: nothing to save. Received: target={target}.")
-    rows, model = [first], work.start
+    first = cutter.row()
+    cutter.start_clock(first.latency_p50_us)
+    own = {metric: getattr(first, METRICS[metric]) for metric in targets}
+    goals = {metric: target * own[metric] if target < 1 else target for metric, target in targets.items()}
+    for metric, goal in goals.items():
+        if goal >= own[metric]:
+            raise ValueError(f"The model's own {metric} is {own[metric]:,.0f}: nothing to save. "
+                             f"Received: target={targets[metric]}.")
+    rows, model = [first], cutter.start
     for number in track(range(1, rounds + 1), "removing filters", transient=True):
         name, path = f"round {number}", folder / f"round_{number}.keras" if folder else None
         if path and path.exists():
-            known = {type(layer).__name__: type(layer) for _, layer in leaves(work.start)}
+            known = {type(layer).__name__: type(layer) for _, layer in leaves(cutter.start)}
             model = keras.models.load_model(path, custom_objects=known, compile=False)
         else:
-            model = work.cut(model, own * (goal / own) ** (number / rounds))
-            work.fit(model, number)
+            model = cutter.cut(model, {metric: own[metric] * (goal / own[metric]) ** (number / rounds)
+                                       for metric, goal in goals.items()})
+            fit(model, number)
             if path:
                 _save(model, path)
         done = {row["id"]: row for row in steps.read()} if steps else {}
-        row = Result.from_json(json.dumps(done[name])) if name in done else work.row(name, model)
+        row = Result.from_json(json.dumps(done[name])) if name in done else cutter.row(name, model)
         if steps and name not in done:
             steps.append(json.loads(row.to_json()))
         rows.append(row)
-    left = getattr(rows[-1], METRICS[work.metric])
-    if left > goal * (1.1 if work.metric == "latency_us" else 1.001):
-        raise ValueError(f"{left:,.0f} {work.metric} are left, not the {goal:,.0f} that were asked for. Take more "
-                         f"rounds, or ask for more. Not followed: {Channels(work.start).fences or 'nothing'}.")
-    return FilterPruning(model, rows, list(dict.fromkeys(Channels(work.start).fences)))
+    fences = list(dict.fromkeys(Channels(cutter.start).fences))
+    for metric, goal in goals.items():
+        left = getattr(rows[-1], METRICS[metric])
+        if left > goal * (1.1 if metric == "latency_us" else 1.001):
+            raise ValueError(f"{left:,.0f} {metric} are left, not the {goal:,.0f} that were asked for. Take more "
+                             f"rounds, or ask for more. Not followed: {fences or 'nothing'}.")
+    return FilterPruning(model, rows, fences)
 
 
 def _save(model, path):

@@ -1,0 +1,140 @@
+"""One cut of ``prune_filters``: the lowest-scored channels go until the file has no more than the budget leaves it."""
+
+import numpy as np
+
+from tfcompress.convert import convert
+from tfcompress.gains import payoff, timed
+from tfcompress.inspect import inspect
+from tfcompress.pruning.channels import Channels
+from tfcompress.pruning.choose import label_costs, label_scores, label_times, lowest
+from tfcompress.pruning.compensate import compensate
+from tfcompress.pruning.shrink import kept, remove
+
+TRIES = 8  # files made to meet a budget
+CLOSE = 0.03  # how near a measured time has to come
+WEIGHTS = np.linspace(0, 1, 11)  # of the first of two amounts in the cost of a channel
+
+
+class Cutter:
+    """What stays the same over the cuts of one model.
+
+    Attributes:
+        file: the model's own float32 ``.tflite``, which the others are timed beside.
+        known: ``[(MACs, us)]`` of the models that were timed, the first model's own in front once it is known.
+    """
+
+    def __init__(self, model, data, criterion, per, round_to, device):
+        self.start, self.data, self.criterion, self.per = model, data, criterion, per
+        self.round_to, self.device = round_to, device
+        self.file, self.known = convert(model).content, []
+
+    def row(self, name=None, model=None):
+        """The ``Result`` of ``model``, measured beside the first one's file; without arguments that one's own."""
+        files = {"start": self.file} | ({name: convert(model).content} if name else {})
+        return payoff(files, device=self.device)[-1]
+
+    def start_clock(self, latency_us):
+        """Say what the first model takes: times of all others are told in its unit."""
+        channels = Channels(self.start)
+        self.known = [(channels.macs(np.ones(channels.count, bool)), latency_us)]
+
+    def cut(self, model, goals):
+        """``model`` with so few channels that no amount in ``goals``, ``{metric: amount}``, is exceeded."""
+        channels = Channels(model)
+        scores = label_scores(model, channels, self.criterion, self.data)
+        costs = self._costs(model, channels, scores, tuple(goals))
+        if "latency_us" in goals:
+            return self._cut_to_time(model, scores, costs, goals["latency_us"])
+        file, everything = convert(model).content, np.ones(channels.count, bool)
+        fixed = len(file) - 4 * channels.parameters(everything)      # what is no weight: graph, names, gaps
+        share = channels.macs(everything) / inspect(file).macs       # a file counts some layers otherwise
+        for _ in range(TRIES):
+            fresh = Channels(model)                                  # removing writes into the graph's layers
+            counts = {"flops": lambda keep, fresh=fresh: fresh.macs(keep) / share,
+                      "bytes": lambda keep, fresh=fresh, fixed=fixed: 4 * fresh.parameters(keep) + fixed}
+            limits = [(counts[metric], goal) for metric, goal in goals.items()]
+            self._reachable(fresh, scores, zip(goals, limits, strict=True))
+            small = self._removed(fresh, scores, costs, limits)
+            over = len(convert(small).content) - goals["bytes"] if "bytes" in goals else 0
+            if over <= 0:
+                break
+            fixed += over
+        return small
+
+    def _costs(self, model, channels, scores, metrics):
+        """What scores are divided by: arrays ``(channels.count,)`` to try."""
+        chosen = {None: (), "budget": metrics}.get(self.per, (self.per,))
+        found = [label_times(model, channels, scores, lambda small: self.timed(convert(small).content))
+                 if metric == "latency_us" else label_costs(channels, metric) for metric in chosen]
+        found = [np.maximum(cost / cost[np.isfinite(scores)].max(), 1e-9) for cost in found]
+        if len(found) < 2:
+            return found or [np.ones(channels.count)]
+        return [weight * found[0] + (1 - weight) * found[1] for weight in WEIGHTS]
+
+    def _reachable(self, channels, scores, limits):
+        least = kept(channels, lowest(channels, scores, lambda keep: False), self.round_to, scores)
+        for metric, (count, goal) in limits:
+            if count(least) > goal:
+                raise ValueError(f"{goal:,.0f} {metric} can't be met: {count(least):,.0f} with a tenth of each layer "
+                                 f"left (round_to={self.round_to}). Not followed: {channels.fences or 'nothing'}. Ask "
+                                 "for more, or take more rounds.")
+
+    def _removed(self, channels, scores, costs, limits):
+        """The model within the ``limits``, ``[(count of a keep, most)]``, that keeps the largest sum of scores."""
+        best, most = None, -np.inf
+        own = np.isfinite(scores) & (channels.roots(np.arange(channels.count)) == np.arange(channels.count))
+        for cost in costs:
+            order = scores / cost
+
+            def rounded(keep, order=order):
+                return kept(channels, keep, self.round_to, order)
+
+            keep = rounded(lowest(channels, order, lambda keep, rounded=rounded: all(
+                count(rounded(keep)) <= goal for count, goal in limits)))
+            if scores[own & keep].sum() > most:
+                best, most = keep, scores[own & keep].sum()
+        if self.criterion == "behaviour":
+            compensate(channels, best, self.data[0])
+        return remove(channels, np.flatnonzero(~best))
+
+    def _cut_to_time(self, model, scores, costs, goal):
+        """Models of other sizes are made and timed beside the first one until one takes ``goal`` us."""
+        tried, best = None, None
+        for _ in range(TRIES):
+            macs = interpolated(self.known, goal)
+            if tried is not None and abs(macs - tried) < 1e-3 * tried:
+                break
+            tried, fresh = macs, Channels(model)
+            small = self._removed(fresh, scores, costs, [(fresh.macs, macs)])
+            time = self.timed(convert(small).content)
+            self.known.append((macs, time))
+            if best is None or abs(time - goal) < abs(best[0] - goal):
+                best = time, small
+            if abs(time - goal) <= CLOSE * goal:
+                break
+        if best[0] > 1.1 * goal:
+            raise ValueError(f"{goal:.1f} us can't be met on {self.device}: {best[0]:.1f} us is the nearest of "
+                             f"{len(self.known)} sizes. Not followed: {Channels(model).fences or 'nothing'}.")
+        return best[1]
+
+    def timed(self, file):
+        """Measured us of ``file``, in the unit of the first model's time: both run in turn."""
+        found = timed({"first": self.file, "small": file}, device=self.device)
+        return found["small"].latency_p50_us / found["first"].latency_p50_us * self.known[0][1]
+
+
+def interpolated(points, goal):
+    """The MACs at which a model takes ``goal`` us, by the two measured sizes that lie nearest.
+
+    >>> interpolated([(100, 50.0)], 25.0), interpolated([(100, 50.0), (50, 30.0)], 40.0)
+    (50.0, 75.0)
+    """
+    near = sorted(points, key=lambda point: (abs(point[1] - goal), point[0]))
+    above = [p for p in near if p[1] >= goal][:1]
+    below = [p for p in near if p[1] < goal][:1]
+    pair = above + below if above and below else near[:2]
+    (macs, time), other = pair[0], pair[1:]
+    if not other or other[0][1] == time:
+        return macs * goal / time
+    slope = (other[0][0] - macs) / (other[0][1] - time)
+    return max(macs + slope * (goal - time), 0.02 * macs) if slope > 0 else macs * goal / time
