@@ -206,7 +206,8 @@ def mlp(units=12, classes=4):
 
 
 @pytest.mark.parametrize("loss", ["categorical_crossentropy", keras.losses.CategoricalCrossentropy(from_logits=True),
-                                  "sparse_categorical_crossentropy"])
+                                  "sparse_categorical_crossentropy", keras.losses.categorical_crossentropy,
+                                  ["categorical_crossentropy"]])
 @pytest.mark.parametrize("name", ["slope", "taylor"])
 def test_labels_may_be_numbers_or_one_hot_whatever_the_loss_was_compiled_for(name, loss):
     model, (x, y) = image_net(), image_data(32)

@@ -8,11 +8,13 @@ from phone_farm import farm
 from small_models import compiled, image_data
 
 from android_bench.result import Result
-from tfcompress import convert, inspect, payoff, prune_filters
+from tfcompress import convert, cut, inspect, payoff, prune_filters
+from tfcompress.budget import _one_epoch
 from tfcompress.cut import Cutter
 from tfcompress.pruning.channels import Channels
 from tfcompress.pruning.choose import label_costs, label_scores, label_times, lowest, pools
 from tfcompress.pruning.labels import FIXED
+from tfcompress.pruning.targets import guessed_loss
 
 L = keras.layers
 
@@ -64,6 +66,13 @@ def test_the_time_of_one_channel_is_what_a_file_without_half_of_its_layer_saves_
     free = channels.roots(np.arange(channels.count)) != FIXED
     np.testing.assert_allclose(times[free], label_costs(channels)[free])
     assert [len(own) for own in pools(channels)] == [8, 16] and len(timed) == 3     # the sum ties stem and outer
+
+
+def test_attention_heads_are_timed_too():
+    i = keras.Input((5, 6))
+    x = L.Dense(8)(i)
+    channels = Channels(keras.Model(i, L.Dense(2)(L.Flatten()(x + L.MultiHeadAttention(3, 4)(x, x)))))
+    assert [len(own) for own in pools(channels)] == [8, 3]
 
 
 def test_as_few_of_the_lowest_as_it_takes_and_never_a_whole_layer():
@@ -135,6 +144,77 @@ def test_bytes_are_those_of_the_file():
     assert found.steps[-1].raw_bytes == convert(found.model).size
 
 
+@pytest.mark.parametrize("loss", ["categorical_crossentropy", "sparse_categorical_crossentropy", None])
+def test_labels_may_be_numbers_or_one_hot_in_training_too(loss):
+    model, (x, y) = keras.Sequential([residual_net(), L.Softmax()]), image_data(16)
+    if loss:
+        model.compile(loss=loss)
+    after = []
+    for labels in (y, y[:, None], np.eye(3)[y]):
+        small = keras.models.clone_model(model)
+        small.set_weights(model.get_weights())
+        keras.utils.set_random_seed(0)
+        _one_epoch(model, (x, labels))(small, 1)
+        after.append(small.get_weights())
+    for other in after[1:]:
+        for one, two in zip(after[0], other, strict=True):
+            np.testing.assert_allclose(one, two, atol=1e-5)
+
+
+def units(count, activation=None):
+    return keras.Sequential([keras.Input((4,)), L.Dense(count, activation)])
+
+
+@pytest.mark.parametrize("model, y, loss", [
+    (units(3), [0, 2], "SparseCategoricalCrossentropy"),
+    (units(3, "softmax"), [[1, 0, 0], [0, 0, 1]], "CategoricalCrossentropy"),
+    (units(1, "sigmoid"), [0, 1], "BinaryCrossentropy"),
+    (units(3, "sigmoid"), [[1, 0, 0], [1, 1, 0]], "BinaryCrossentropy"),
+    (units(3), [[0.3, 2.0, 1.0], [0.1, 0.5, 7.0]], None),
+    (units(1), [0.3, 2.0], None),
+    (units(3), [0, 3], None),
+    (units(3), ["cat", "dog"], None),
+])
+def test_the_loss_is_guessed_or_asked_for(model, y, loss):
+    if loss:
+        assert type(guessed_loss(model, np.ones((2, 4)), np.array(y))).__name__ == loss
+    else:
+        with pytest.raises(ValueError, match="can't be guessed. Compile it first, or pass fit="):
+            guessed_loss(model, np.ones((2, 4)), np.array(y))
+
+
+def test_criteria_see_the_loss_of_the_first_model_in_every_round():
+    """Else a run that was stopped and resumed, or a ``fit`` that doesn't compile, ranks by cross-entropy."""
+    model = residual_net()
+    model.compile(loss="mse")
+    cutter = Cutter(model, None, "taylor", None, 1, "host")
+    for loss in (None, "categorical_crossentropy"):
+        small = keras.models.clone_model(model)
+        if loss:
+            small.compile(loss=loss)
+        assert cutter._with_loss(small).loss == "mse" and cutter._with_loss(small).layers[1] is small.layers[1]
+
+
+def test_times_are_told_in_the_unit_of_the_first_measurement(monkeypatch):
+    """A computer that is 30 % slower by then does not miss the budget."""
+    model = residual_net()
+    cutter = Cutter(model, None, "l2_norm", None, 1, "host")
+    cutter.start_clock(100.0)
+    later = [Result(id="start", recipe="", device="host", latency_p50_us=130.0),
+             Result(id="round 1", recipe="", device="host", latency_p50_us=65.0)]
+    monkeypatch.setattr(cut, "payoff", lambda files, device: later)
+    assert cutter.row("round 1", model).latency_p50_us == 50.0
+
+
+@pytest.mark.slow
+def test_the_macs_of_dilated_convolutions_are_met():
+    i = keras.Input((16, 16, 3))
+    x = L.Conv2D(16, 3, dilation_rate=2, padding="same")(L.Conv2D(32, 3, padding="same")(i))
+    model = keras.Model(i, L.Dense(3)(L.GlobalAveragePooling2D()(x)))
+    small = Cutter(model, None, "l2_norm", None, 1, "host").cut(model, {"flops": 400_000})
+    assert 300_000 < inspect(convert(small)).macs <= 400_000 and inspect(convert(model)).macs == 1_400_880
+
+
 @pytest.mark.parametrize("options, words", [
     (dict(metric="params"), "Unknown metric 'params'. Known: ..flops"),
     (dict(criterion="l2"), "Unknown criterion 'l2'"),
@@ -142,7 +222,9 @@ def test_bytes_are_those_of_the_file():
     (dict(rounds=0), "rounds=0"),
     (dict(target=-1), "target={'flops': -1}"),
     (dict(target={"flops": 0.5, "latency_us": 0.5}), "of flops, of bytes, of both, or of latency_us"),
+    (dict(target="0.5"), "target={'flops': '0.5'}"),
     (dict(data=[1, 2, 3]), "samples and labels"),
+    (dict(data=(np.ones((3, 8, 8, 3)), np.ones(2))), r"as many samples as labels. Received: \[2, 3\]"),
 ])
 def test_bad_input_is_told_before_anything_is_done(options, words, tmp_path):
     given = dict(data=None, target=0.5) | options

@@ -144,6 +144,30 @@ def test_what_attention_adds_to_goes_with_it():
     assert remove(channels, stream[:8]).get_layer("wide").units == 8
 
 
+def test_channels_on_another_axis_are_followed_until_a_layer_mixes_that_one():
+    i = keras.Input((6, 6, 3))
+    x = L.ReLU()(L.Permute((3, 1, 2))(L.Conv2D(8, 3, name="a")(i)))
+    channels = Channels(keras.Model(i, L.Dense(2)(L.GlobalAveragePooling2D()(L.Permute((2, 3, 1))(x)))))
+    filters = channels.records[id(channels.graph.nodes[0].layer)].made[0]
+    assert remove(channels, filters[:3]).get_layer("a").filters == 5 and not channels.fences
+    channels = Channels(keras.Model(i, L.Dense(2)(L.Flatten()(L.Dense(3, name="mixes")(x)))))
+    assert channels.fences == [("mixes", "Dense: the axis it mixes is not the channels'")]
+
+
+def test_what_is_divided_by_a_channel_that_goes_is_no_bug_of_ours():
+    i = keras.Input((6, 6, 3))
+    a, b = ops.split(L.Conv2D(8, 3, name="a")(i), 2, -1)
+    channels = Channels(keras.Model(i, head(a / b)))
+    with pytest.raises(ValueError, match="not finite once these channels are zero"):
+        remove(channels, channels.records[id(channels.graph.nodes[0].layer)].made[0][:2])
+
+
+def test_two_channels_may_be_unstacked():
+    i = keras.Input((6, 6, 3))
+    a, b = ops.unstack(L.Conv2D(2, 3)(i), axis=-1)
+    shrink(keras.Model(i, head(a + b)))
+
+
 def test_random_outputs_are_no_bug_of_ours():
     i = keras.Input((6, 6, 3))
     x = L.Conv2D(8, 3, name="a")(i)

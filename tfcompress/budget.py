@@ -16,6 +16,7 @@ from tfcompress.gains import table
 from tfcompress.model import check_model, leaves
 from tfcompress.pruning.channels import Channels
 from tfcompress.pruning.criteria import CRITERIA
+from tfcompress.pruning.targets import fitting_labels, guessed_loss
 from tfcompress.wrapper import read
 
 METRICS = {"flops": "macs", "bytes": "raw_bytes", "latency_us": "latency_p50_us"}
@@ -27,8 +28,9 @@ class FilterPruning:
 
     Attributes:
         model: the small plain Keras model.
-        steps: ``Result`` rows of the float32 files, the model's own first, then one a round: bytes, gzip, MACs,
-            measured time, and whether it pays (``facts["pays"]``).
+        steps: ``Result`` rows of the float32 files, the model's own first, then one a round: bytes, gzip, MACs, time
+            (measured in turn with the model's own, and told in the unit of that one's first measurement: a computer
+            that got slower meanwhile does not matter), and whether it pays (``facts["pays"]``).
         fenced: ``[(layer path, reason)]`` of what could not be followed.
     """
 
@@ -50,9 +52,10 @@ def prune_filters(model, data, target, metric="flops", *, criterion="taylor", ro
 
     Args:
         model: a built Functional or Sequential Keras model; not changed.
-        data: ``(x, y)``, what criteria look at and what the model is trained on; y are class numbers or one-hot.
-        target: a share of the model's own amount where it is below 1, else the amount itself; or a dict of both,
-            ``{"flops": 0.4, "bytes": 0.3}``, where one file has to meet two budgets.
+        data: ``(x, y)``, what criteria look at and what the model is trained on; y are class numbers or one-hot, or
+            what the loss it was compiled with takes.
+        target: a share of the model's own amount where it is below 1, else the amount itself; or a dict (``metric`` is
+            not looked at then), ``{"flops": 0.4, "bytes": 0.3}``, where one file has to meet two budgets.
         metric: ``"flops"`` (multiply-accumulates of one run), ``"bytes"`` (of the file) or ``"latency_us"`` (measured
             on ``device``, never guessed).
         criterion: a name in ``pruning.criteria.CRITERIA``; the lowest scores go. With ``"behaviour"`` the layers behind
@@ -85,7 +88,8 @@ def prune_filters(model, data, target, metric="flops", *, criterion="taylor", ro
     """
     targets = dict(target) if isinstance(target, dict) else {metric: target}
     _check(model, data, targets, criterion, rounds, per)
-    if fit is None and data is not None and not model.compiled:
+    targets = {metric: float(amount) for metric, amount in targets.items()}
+    if fit is None and data is not None and data[1] is not None and not model.compiled:
         guessed_loss(model, *data)                       # says at once where it can't be told
     cutter, fit = Cutter(model, data, criterion, per, round_to, device), fit or _one_epoch(model, data)
     if folder is None:
@@ -107,10 +111,14 @@ def _check(model, data, targets, criterion, rounds, per):
             raise ValueError(f"Unknown {name} {value!r}. Known: {list(known)}.")
     if len(targets) > 1 and "latency_us" in targets or not targets:
         raise ValueError(f"A budget is of flops, of bytes, of both, or of latency_us. Received: {targets}.")
-    if not isinstance(rounds, int) or rounds < 1 or not min(targets.values()) > 0:
+    numbers = all(isinstance(amount, (int, float, np.number)) and amount > 0 for amount in targets.values())
+    if not isinstance(rounds, int) or rounds < 1 or not numbers:
         raise ValueError(f"Expected rounds >= 1 and a target > 0. Received: rounds={rounds!r}, target={targets!r}.")
     if data is not None and not (isinstance(data, (tuple, list)) and len(data) == 2):
         raise ValueError(f"`data` is (x, y), samples and labels, or None. Received: {type(data).__name__}.")
+    counts = {len(array) for array in keras.tree.flatten(data) if array is not None}
+    if len(counts) > 1:
+        raise ValueError(f"`data` is (x, y) with as many samples as labels. Received: {sorted(counts)} of them.")
 
 
 def _one_epoch(start, data):
@@ -119,14 +127,25 @@ def _one_epoch(start, data):
         if data is not None and data[1] is not None:
             x, y = data
             loss = start.loss if start.compiled else guessed_loss(model, x, y)
-            model.compile(keras.optimizers.Adam(1e-3), loss)
-            model.fit(x, y, epochs=1, batch_size=64, verbose=0)
+            weights = start._compile_loss._user_loss_weights if start.compiled else None
+            model.compile(keras.optimizers.Adam(1e-3), loss, loss_weights=weights)
+            model.fit(x, fitting_labels(loss, y, model.outputs[0].shape), epochs=1, batch_size=64, verbose=0)
     return fit
 
 
 def _rounds(cutter, targets, rounds, fit, folder):
     steps = Store(folder / "steps.jsonl", key=("id",)) if folder else None
-    first = cutter.row()
+
+    def row_of(name, model):
+        done = {row["id"]: row for row in steps.read()} if steps else {}
+        if name in done:
+            return Result.from_json(json.dumps(done[name]))
+        row = cutter.row(name, model)
+        if steps:
+            steps.append(json.loads(row.to_json()))
+        return row
+
+    first = row_of("start", None)
     cutter.start_clock(first.latency_p50_us)
     own = {metric: getattr(first, METRICS[metric]) for metric in targets}
     goals = {metric: target * own[metric] if target < 1 else target for metric, target in targets.items()}
@@ -146,11 +165,7 @@ def _rounds(cutter, targets, rounds, fit, folder):
             fit(model, number)
             if path:
                 _save(model, path)
-        done = {row["id"]: row for row in steps.read()} if steps else {}
-        row = Result.from_json(json.dumps(done[name])) if name in done else cutter.row(name, model)
-        if steps and name not in done:
-            steps.append(json.loads(row.to_json()))
-        rows.append(row)
+        rows.append(row_of(name, model))
     fences = list(dict.fromkeys(Channels(cutter.start).fences))
     for metric, goal in goals.items():
         left = getattr(rows[-1], METRICS[metric])
@@ -179,15 +194,3 @@ def _digest(data):
         array = np.ascontiguousarray(array)
         digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
     return digest.hexdigest()
-
-
-def guessed_loss(model, x, y):
-    """Cross-entropy for what the model gives, probabilities or logits, and for labels as they come."""
-    if len(model.outputs) > 1 or model.outputs[0].shape[-1] == 1:
-        raise ValueError("The loss of a model with outputs of the shapes "
-                         f"{[tuple(t.shape) for t in model.outputs]} can't be guessed. Compile it first, or pass fit=.")
-    scores = np.asarray(model(keras.tree.map_structure(lambda a: a[:32], x), training=False), "float32")
-    logits = scores.min() < 0 or not np.allclose(scores.sum(-1), 1, atol=0.05)
-    one_hot = np.ndim(y) > 1 and np.shape(y)[-1] > 1
-    kind = keras.losses.CategoricalCrossentropy if one_hot else keras.losses.SparseCategoricalCrossentropy
-    return kind(from_logits=bool(logits))

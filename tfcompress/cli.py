@@ -120,7 +120,7 @@ def _prune_filters(argv):
         raise ValueError(f"{values.data} lacks the arrays {sorted(missing)}. It holds: {sorted(data)}.")
     with _quiet():
         from tfcompress.budget import prune_filters
-        model = _load(source)
+        model = _load(source, compiled=True)
         found = prune_filters(model, (data["x"], data["y"]), target, values.metric, criterion=values.criterion,
                               rounds=values.rounds, round_to=values.round_to, device=values.device,
                               folder=values.folder)
@@ -138,9 +138,9 @@ def _keras_files(source, values):
     return output
 
 
-def _load(source):
+def _load(source, compiled=False):
     import keras
-    return keras.models.load_model(source, compile=False)
+    return keras.models.load_model(source, compile=compiled)
 
 
 def _write_small(small, model, output, fenced):
@@ -259,7 +259,7 @@ def main(argv=None):
     except SystemExit as stop:
         return stop.code
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; studies, and what keeps a --folder, go on with the same command", file=sys.stderr)
         return 130
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """One cut of ``prune_filters``: the lowest-scored channels go until the file has no more than the budget leaves it."""
 
+import keras
 import numpy as np
 
 from tfcompress.convert import convert
@@ -20,7 +21,7 @@ class Cutter:
 
     Attributes:
         file: the model's own float32 ``.tflite``, which the others are timed beside.
-        known: ``[(MACs, us)]`` of the models that were timed, the first model's own in front once it is known.
+        known: ``[(MACs asked for, us)]`` of the models that were timed, the first model's own in front.
     """
 
     def __init__(self, model, data, criterion, per, round_to, device):
@@ -28,10 +29,12 @@ class Cutter:
         self.round_to, self.device = round_to, device
         self.file, self.known = convert(model).content, []
 
-    def row(self, name=None, model=None):
-        """The ``Result`` of ``model``, measured beside the first one's file; without arguments that one's own."""
-        files = {"start": self.file} | ({name: convert(model).content} if name else {})
-        return payoff(files, device=self.device)[-1]
+    def row(self, name, model=None):
+        """The ``Result`` of ``model``, measured beside the first one's file; without a model that one's own."""
+        if model is None:
+            return payoff({name: self.file}, device=self.device)[0]
+        first, row = payoff({"start": self.file, name: convert(model).content}, device=self.device)
+        return row.replace(latency_p50_us=row.latency_p50_us / first.latency_p50_us * self.known[0][1])
 
     def start_clock(self, latency_us):
         """Say what the first model takes: times of all others are told in its unit."""
@@ -39,9 +42,12 @@ class Cutter:
         self.known = [(channels.macs(np.ones(channels.count, bool)), latency_us)]
 
     def cut(self, model, goals):
-        """``model`` with so few channels that no amount in ``goals``, ``{metric: amount}``, is exceeded."""
+        """``model`` with so few channels that the amounts in ``goals``, ``{metric: amount}``, are met.
+
+        MACs and bytes are those of the file, and not exceeded as far as ``TRIES`` go; a time is met within 10 %.
+        """
         channels = Channels(model)
-        scores = label_scores(model, channels, self.criterion, self.data)
+        scores = label_scores(self._with_loss(model), channels, self.criterion, self.data)
         costs = self._costs(model, channels, scores, tuple(goals))
         if "latency_us" in goals:
             return self._cut_to_time(model, scores, costs, goals["latency_us"])
@@ -50,23 +56,35 @@ class Cutter:
         share = channels.macs(everything) / inspect(file).macs       # a file counts some layers otherwise
         for _ in range(TRIES):
             fresh = Channels(model)                                  # removing writes into the graph's layers
-            counts = {"flops": lambda keep, fresh=fresh: fresh.macs(keep) / share,
+            counts = {"flops": lambda keep, fresh=fresh, share=share: fresh.macs(keep) / share,
                       "bytes": lambda keep, fresh=fresh, fixed=fixed: 4 * fresh.parameters(keep) + fixed}
             limits = [(counts[metric], goal) for metric, goal in goals.items()]
             self._reachable(fresh, scores, zip(goals, limits, strict=True))
             small = self._removed(fresh, scores, costs, limits)
-            over = len(convert(small).content) - goals["bytes"] if "bytes" in goals else 0
-            if over <= 0:
+            made = convert(small).content
+            bytes_over = len(made) - goals.get("bytes", np.inf)
+            macs_over = inspect(made).macs / goals.get("flops", np.inf)
+            if bytes_over <= 0 and macs_over <= 1:
                 break
-            fixed += over
+            fixed, share = fixed + max(0, bytes_over), share / max(1, macs_over)
         return small
+
+    def _with_loss(self, model):
+        """``model`` as criteria see it: with the first model's loss, whatever ``fit`` has compiled it for."""
+        if model is self.start:
+            return model
+        model = keras.Model(model.input, model.output)
+        if self.start.compiled:
+            weights = self.start._compile_loss._user_loss_weights
+            model.compile(loss=self.start.loss, loss_weights=weights)
+        return model
 
     def _costs(self, model, channels, scores, metrics):
         """What scores are divided by: arrays ``(channels.count,)`` to try."""
         chosen = {None: (), "budget": metrics}.get(self.per, (self.per,))
         found = [label_times(model, channels, scores, lambda small: self.timed(convert(small).content))
                  if metric == "latency_us" else label_costs(channels, metric) for metric in chosen]
-        found = [np.maximum(cost / cost[np.isfinite(scores)].max(), 1e-9) for cost in found]
+        found = [np.maximum(cost / cost[np.isfinite(scores)].max(initial=1e-30), 1e-9) for cost in found]
         if len(found) < 2:
             return found or [np.ones(channels.count)]
         return [weight * found[0] + (1 - weight) * found[1] for weight in WEIGHTS]

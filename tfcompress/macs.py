@@ -33,7 +33,7 @@ def op_macs(op: Op, graph: Graph) -> int:
     def shape(index: int) -> tuple[int, ...]:
         return graph.tensors[op.inputs[index]].shape
 
-    output = math.prod(graph.tensors[op.outputs[0]].shape) if op.outputs else 0
+    output = math.prod(graph.tensors[op.outputs[0]].shape) * _hidden_batch(op, graph) if op.outputs else 0
     if op.name in ("CONV_2D", "FULLY_CONNECTED"):  # weights: (out, ...)
         return output * math.prod(shape(1)[1:])
     if op.name == "DEPTHWISE_CONV_2D":  # (1, height, width, out)
@@ -50,3 +50,14 @@ def op_macs(op: Op, graph: Graph) -> int:
     if op.name == "UNIDIRECTIONAL_SEQUENCE_RNN":
         return math.prod(shape(0)[:-1]) * (math.prod(shape(1)) + math.prod(shape(2)))
     return 0
+
+
+def _hidden_batch(op: Op, graph: Graph) -> int:
+    """Times that a dynamic batch, stored as 1, really has: a dilated convolution sees one map for each of its steps."""
+    if op.name not in ("CONV_2D", "DEPTHWISE_CONV_2D") or graph.tensors[op.inputs[0]].shape[0] != 1:
+        return 1
+    before = next((other for other in graph.ops if op.inputs[0] in other.outputs), None)
+    if before is None or before.name != "SPACE_TO_BATCH_ND":
+        return 1
+    block = graph.tensors[before.inputs[1]].data
+    return 1 if block is None else math.prod(int(n) for n in block.reshape(-1))

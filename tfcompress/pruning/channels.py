@@ -12,7 +12,7 @@ from tfcompress.graph import Graph, Value, call
 from tfcompress.layout import kernels, vectors
 from tfcompress.pruning.labels import FIXED, Labels
 from tfcompress.pruning.probe import NONE, probe
-from tfcompress.pruning.rules import Record, Unfollowed, follow
+from tfcompress.pruning.rules import Record, Unfollowed, follow, mixes
 
 UNKNOWN = {1: 16, 2: 128, 3: 32}                         # a size that the model leaves open, by number of such axes
 
@@ -69,7 +69,9 @@ class Channels:
             self._fence(node, str(why))
 
     def _mixing(self, node, shapes):
-        given = [self._last(value) for value in floats(node) or node.inputs]
+        if not mixes(node.layer):
+            return None
+        given = [self._last(node, value) for value in floats(node) or node.inputs]
         old = self.records.get(id(node.layer))
         if old is None:
             record = follow(node.layer, node.path, given, self.labels, shapes)
@@ -89,9 +91,11 @@ class Channels:
             return Record(node.layer, node.path, given, old.made, old.slices, old.counts, old.inside)
         return None
 
-    def _last(self, value):
+    def _last(self, node, value):
         """The labels of a tensor's last axis; channels on another axis can't be followed through a mixing layer."""
         if self.axis[value] != len(self.shapes[value]) - 1:
+            if (self.roots(self.of[value]) != FIXED).any():
+                self.fences.append((node.path, f"{type(node.layer).__name__}: the axis it mixes is not the channels'"))
             self.labels.fix(self.of[value])
             return np.full(self.shapes[value][-1], FIXED)
         return self.of[value]

@@ -73,14 +73,13 @@ def label_times(model, channels, scores, time_of):
 
 
 def pools(channels):
-    """The free labels of the layers that make channels, those of coupled layers together: ``[int array]``."""
-    pool = np.arange(channels.count)
-    for labels in (made for record in channels.records.values() for made in record.made):
-        own = np.unique(channels.roots(labels))
-        own = own[own != FIXED]
-        pool[np.isin(pool, pool[own])] = pool[own].min(initial=channels.count)
-    free = np.unique([root for record in channels.records.values() for made in record.made
-                      for root in channels.roots(made) if root != FIXED]).astype(int)
+    """The free labels of the layers that make channels, units or heads, those of coupled layers together."""
+    made = [labels for record in channels.records.values()
+            for labels in (*record.made, *([] if record.inside is None else [record.inside]))]
+    own = [roots[roots != FIXED] for roots in (np.unique(channels.roots(labels)) for labels in made)]
+    pool, free = np.arange(channels.count), np.unique(np.concatenate([np.zeros(0, int), *own]))
+    for labels in own:
+        pool[np.isin(pool, pool[labels])] = pool[labels].min(initial=channels.count)
     return [free[pool[free] == name] for name in np.unique(pool[free])]
 
 

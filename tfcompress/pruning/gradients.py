@@ -14,6 +14,7 @@ from tfcompress.distillation.losses import head_of, recover_logits
 from tfcompress.layout import tensors
 from tfcompress.model import leaves
 from tfcompress.pruning.outputs import outputs_of
+from tfcompress.pruning.targets import fitting_labels
 
 SAMPLES, BATCHES = 1024, 16
 EXACT = 16                    # classes up to which the information gain is exact
@@ -54,7 +55,8 @@ def loss_of(model, y, outputs):
     """
     loss = getattr(model, "_compile_loss", None)
     if loss is not None:
-        return loss(_as_wanted(model.loss, y, outputs), outputs)
+        shape = outputs.shape if hasattr(outputs, "shape") else ()
+        return loss(fitting_labels(model.loss, y, shape), outputs)
     if not hasattr(outputs, "shape"):
         raise ValueError(f"Model '{model.name}' has several outputs and no loss. Call model.compile(loss=...) first.")
     scores = ops.log_softmax(recover_logits(outputs, head_of(model) or "logits"), axis=-1)
@@ -66,24 +68,6 @@ def loss_of(model, y, outputs):
                          f"{tuple(y.shape)} for outputs of shape {tuple(outputs.shape)}. Call model.compile(loss=...).")
     chosen = ops.one_hot(ops.cast(ops.reshape(y, scores.shape[:-1]), "int32"), scores.shape[-1])
     return -ops.mean(ops.sum(chosen * scores, axis=-1))
-
-
-def _as_wanted(loss, y, outputs):
-    """Class numbers for a compiled loss that takes one-hot labels, one-hot labels for one that takes numbers: turned.
-
-    >>> _as_wanted("categorical_crossentropy", np.array([1]), np.zeros((1, 2))).numpy().tolist()
-    [[0.0, 1.0]]
-    """
-    if not (hasattr(outputs, "shape") and isinstance(loss, (str, keras.losses.Loss)) and len(outputs.shape) > 1):
-        return y
-    known, classes, y = keras.losses.get(loss), outputs.shape[-1], ops.convert_to_tensor(y)
-    name = getattr(getattr(known, "fn", known), "__name__", "")
-    numbers = tuple(y.shape[1:]) in (tuple(outputs.shape[1:-1]), (*outputs.shape[1:-1], 1)) and classes > 1
-    if name.startswith("categorical_") and numbers:
-        return ops.one_hot(ops.cast(ops.reshape(y, ops.shape(outputs)[:-1]), "int32"), classes)
-    if name == "sparse_categorical_crossentropy" and not numbers and tuple(y.shape[1:]) == tuple(outputs.shape[1:]):
-        return ops.argmax(y, axis=-1)
-    return y
 
 
 def _kept_function(name, model, make):

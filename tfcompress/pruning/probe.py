@@ -63,7 +63,8 @@ def probe(node, shapes, axes, known):
     if not found and len(flows) > 1 and len({len(flow.sources) for flow in flows}) == 1:
         parts = np.concatenate([flow.sources[:, :1] for flow in flows], 1)       # a split stays one into equal parts
         flows = [replace(flow, tied=parts) for flow in flows]
-        found = _verified(node, shapes, axes, flows)
+        choices = _some(sum(len(flow.sources) for flow in flows), flows)
+        found = _verified(node, shapes, axes, flows) if choices else None
     if found and len(flows) == 1 and _plain(shapes, axes) and _same(flows[0], shapes, axes):
         known[key] = lambda shapes, axes: ([_identity(shapes, axes)], *found)
     return (flows, *found) if found else "a channel's value changes when others are removed"
@@ -253,5 +254,5 @@ def _agrees(layer, node, small, expected, weights, config, keep):
             found = run(fresh, node, small)
     except Exception:  # noqa: BLE001 - sizes that don't fit, an option that can't be rebuilt
         return False
-    return all(a.shape == b.shape and np.allclose(a, b, atol=1e-5, rtol=1e-4)
-               for a, b in zip(found, expected, strict=True))
+    return len(found) == len(expected) and all(a.shape == b.shape and np.allclose(a, b, atol=1e-5, rtol=1e-4)
+                                               for a, b in zip(found, expected, strict=True))

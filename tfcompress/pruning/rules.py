@@ -42,6 +42,11 @@ class Unfollowed(Exception):
     """The layer can't be followed; the message says why."""
 
 
+def mixes(layer):
+    """Whether there is a rule for this kind of layer."""
+    return any(type(layer) in kinds for kinds, _ in RULES)
+
+
 def follow(layer, path, given, labels, shapes):
     """The ``Record`` of a layer that mixes channels, or ``None`` where it is not one.
 

@@ -31,7 +31,8 @@ def shrink(model, *, round_to=1):
         A plain float32 Keras model, nested models opened.
 
     Raises:
-        ValueError: a subclassed or unbuilt model, a ``round_to`` below 1, a model whose outputs are random.
+        ValueError: a subclassed or unbuilt model, a ``round_to`` below 1, a model whose outputs are random,
+            or not finite without what goes.
         RuntimeError: the small model does not give what ``model`` gives: a bug, please report it.
 
     >>> import keras, numpy as np
@@ -87,6 +88,9 @@ def _without(channels, dead, round_to):
     if not _furthest(before, _outputs(channels.graph, example)) <= TOLERANCE:
         raise ValueError(f"'{channels.graph.name}' gives other outputs each time it is run: a smaller model can't be "
                          "proved to do the same. Is Dropout, or noise, called with training=True? Build it without.")
+    if not all(np.isfinite(keras.ops.convert_to_numpy(a)).all() for a in before):
+        raise ValueError(f"'{channels.graph.name}' gives numbers that are not finite once these channels are zero: is "
+                         "something divided by a channel? Add a small constant to what divides.")
     raise RuntimeError(f"The small model is not the masked one: its outputs differ by {gap:.1e} of the largest. "
                        f"Please report this model ({channels.graph.name}).")
 
