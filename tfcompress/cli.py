@@ -140,7 +140,11 @@ def _keras_files(source, values):
 
 def _load(source, compiled=False):
     import keras
-    return keras.models.load_model(source, compile=compiled)
+    try:
+        return keras.models.load_model(source, compile=compiled)
+    except TypeError as error:                           # a class or a loss of the user's own
+        raise ValueError(f"{source} can't be loaded here: {str(error).splitlines()[0]} Call it from Python, where your "
+                         "own classes and losses are known.") from None
 
 
 def _write_small(small, model, output, fenced):
