@@ -35,7 +35,7 @@ from tfcompress.study.cell import calibration
 RESULTS, RUNS = Path(__file__).parent / "results", Path("runs/table_pruning")
 CRITERIA = (
     "random", "l1_norm", "l2_norm", "geometric_median", "bn_scale", "taylor", "taylor2", "information_gain",
-    "relevance", "behaviour", "slope", "magnitude",
+    "relevance", "behaviour", "slope", "slope_both", "magnitude",
 )  # fmt: skip
 ROUNDS, PER_COST = 4, "_per_cost"
 CLOTHES = RECIPES["fashion_mnist"]
@@ -139,7 +139,7 @@ def main(options) -> None:
     few = {name: getattr(splits, name)[:64] for name in ("x_val", "y_val")}  # nothing is chosen by them
     part = replace(splits, x_train=splits.x_train[: subset or None], y_train=splits.y_train[: subset or None], **few)
     nets = options.nets.split(",") if options.nets else list(NETS[options.data])
-    criteria = CRITERIA if options.criteria == "all" else options.criteria.split(",")
+    criteria = [name for part in options.criteria.split(",") for name in (CRITERIA if part == "all" else [part])]
     for seed, net in ((int(seed), net) for seed in options.seeds.split(",") for net in nets):
         job, folder = NETS[options.data][net], RUNS / f"{options.data}-{net}-{seed}"
         work = folder / f"{subset or 'all'}"

@@ -14,6 +14,7 @@ from small_models import normal, softmax_net
 from tfcompress.convert import PRECISIONS, convert_all
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts us in the background has it ignored
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and nohup this one
 collect_ignore = ["emulated_phone/benchmark_model"]  # programs, no modules
 
 
