@@ -9,7 +9,7 @@ from small_models import compiled, image_data
 
 from android_bench.result import Result
 from tfcompress import convert, cut, inspect, payoff, prune_filters
-from tfcompress.budget import _one_epoch
+from tfcompress.budget import _epochs
 from tfcompress.cut import Cutter
 from tfcompress.pruning.channels import Channels
 from tfcompress.pruning.choose import label_costs, label_scores, label_times, lowest, pools
@@ -115,16 +115,17 @@ def test_a_budget_is_met_and_a_stopped_run_goes_on(tmp_path):
 
 
 def test_scores_are_divided_by_measured_time(monkeypatch):
-    """With MACs for a clock, the channels that go are those that go where scores are divided by MACs."""
+    """With MACs for a clock, or for a budget, those channels go that go where scores are divided by MACs."""
     model = residual_net(16)
     monkeypatch.setattr(Cutter, "timed", lambda cutter, file: inspect(file).macs)
     kept = {}
-    for per in ("flops", "latency_us", None):
+    for per in ("flops", "latency_us", "budget", None):
         cutter = Cutter(model, None, "random", per, 1, "host")
         small = cutter.cut(model, {"flops": 0.6 * inspect(cutter.file).macs})
         kept[per] = [layer.get_weights() for layer in small.layers]
-    same = keras.tree.map_structure(np.array_equal, kept["flops"], kept["latency_us"])
-    assert all(keras.tree.flatten(same))
+    for other in ("latency_us", "budget"):
+        same = keras.tree.map_structure(np.array_equal, kept["flops"], kept[other])
+        assert all(keras.tree.flatten(same)), other
     assert kept["flops"][1][0].shape != kept[None][1][0].shape     # the costs do matter here
 
 
@@ -132,7 +133,7 @@ def test_scores_are_divided_by_measured_time(monkeypatch):
 def test_two_budgets_at_once_are_both_met_and_neither_by_far():
     model = residual_net(24)
     found = prune_filters(model, None, {"flops": 0.5, "bytes": 0.55}, criterion="l2_norm", rounds=1, per="budget",
-                          fit=lambda model, number: None)
+                          fit=0)
     first, last = found.steps
     assert 0.4 < last.macs / first.macs <= 0.5 and 0.45 < last.raw_bytes / first.raw_bytes <= 0.55
 
@@ -154,7 +155,7 @@ def test_labels_may_be_numbers_or_one_hot_in_training_too(loss):
         small = keras.models.clone_model(model)
         small.set_weights(model.get_weights())
         keras.utils.set_random_seed(0)
-        _one_epoch(model, (x, labels))(small, 1)
+        _epochs(1, model, (x, labels))(small, 1)
         after.append(small.get_weights())
     for other in after[1:]:
         for one, two in zip(after[0], other, strict=True):

@@ -42,13 +42,13 @@ class FilterPruning:
         return table(self.steps)
 
 
-def prune_filters(model, data, target, metric="flops", *, criterion="taylor", rounds=5, fit=None, per=None,
+def prune_filters(model, data, target, metric="flops", *, criterion="taylor", rounds=5, fit=1, per="budget",
                   round_to=1, device="host", folder=None):
     """Remove the filters that matter least until the model's float32 ``.tflite`` meets a budget.
 
-    Each round scores the channels, silences the lowest (all channels of a coupled group together, ranked over all
-    layers; at least a tenth of each layer stays), removes them, checks that the small model gives what the silenced one
-    gives, trains it, and measures its file. The amounts of the rounds fall geometrically.
+    Each round scores the channels, silences those of the lowest score for their cost (all channels of a coupled group
+    together, ranked over all layers; at least a tenth of each layer stays), removes them, checks that the small model
+    gives what the silenced one gives, trains it, and measures its file. The amounts of the rounds fall geometrically.
 
     Args:
         model: a built Functional or Sequential Keras model; not changed.
@@ -61,11 +61,12 @@ def prune_filters(model, data, target, metric="flops", *, criterion="taylor", ro
         criterion: a name in ``pruning.criteria.CRITERIA``; the lowest scores go. With ``"behaviour"`` the layers behind
             take over what the channels that go did, before any training.
         rounds: how many times to score, remove and train.
-        fit: ``fit(model, round)`` trains the small model in place after each round (1, 2, ...); by default one epoch on
-            ``data`` with Adam 1e-3 and the loss ``model`` was compiled with. ``lambda model, round: None`` leaves it.
-        per: ``"flops"``, ``"bytes"`` or ``"latency_us"``: divide scores by what a channel costs. The time of a layer's
-            channels is measured on ``device``, by a file without half of them: some seconds a layer and round.
-            ``"budget"``: by what the target counts; of two amounts by that weighed sum which keeps most of the scores.
+        fit: ``fit(model, round)`` trains the small model in place after each round (1, 2, ...); or a number of epochs
+            on ``data`` with Adam 1e-3 and the loss ``model`` was compiled with; 0 trains nothing.
+        per: what scores are divided by, so that channels go that matter little for what they cost. ``"budget"``: what
+            the target counts; of two amounts that weighed sum which keeps most of the scores; MACs for a time.
+            ``"flops"``, ``"bytes"``; ``"latency_us"``: the time of a layer's channels is measured on ``device``, by a
+            file without half of them: some seconds a layer and round. ``None``: scores as they are.
         round_to: keep a multiple of so many channels in each layer.
         device: ``"host"`` or a phone's serial number, where the time is measured.
         folder: where rounds are kept; the same call (and the same ``fit``, which can't be checked) goes on there after
@@ -82,16 +83,16 @@ def prune_filters(model, data, target, metric="flops", *, criterion="taylor", ro
     >>> model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(16, 3, activation="relu"),
     ...                           keras.layers.Flatten(), keras.layers.Dense(2)])
     >>> x, y = np.random.default_rng(0).normal(size=(64, 8, 8, 1)).astype("float32"), np.arange(64) % 2
-    >>> small = prune_filters(model, (x, y), 0.5, criterion="l2_norm", rounds=1, fit=lambda model, round: None)
+    >>> small = prune_filters(model, (x, y), 0.5, criterion="l2_norm", rounds=1, fit=0)
     >>> small.model.layers[1].filters, small.steps[-1].macs / small.steps[0].macs
     (8, 0.5)
     """
     targets = dict(target) if isinstance(target, dict) else {metric: target}
     _check(model, data, targets, criterion, rounds, per)
     targets = {metric: float(amount) for metric, amount in targets.items()}
-    if fit is None and data is not None and data[1] is not None and not model.compiled:
-        guessed_loss(model, *data)                       # says at once where it can't be told
-    cutter, fit = Cutter(model, data, criterion, per, round_to, device), fit or _one_epoch(model, data)
+    if not callable(fit):
+        fit = _epochs(fit, model, data)
+    cutter = Cutter(model, data, criterion, per, round_to, device)
     if folder is None:
         return _rounds(cutter, targets, rounds, fit, None)
     with only_one(folder):
@@ -121,15 +122,20 @@ def _check(model, data, targets, criterion, rounds, per):
         raise ValueError(f"`data` is (x, y) with as many samples as labels. Received: {sorted(counts)} of them.")
 
 
-def _one_epoch(start, data):
-    """The default ``fit``: one epoch on ``data`` with the loss of ``start``, or one that fits it."""
+def _epochs(count, start, data):
+    """A ``fit`` of so many epochs on ``data`` with the loss of ``start``, or one that fits it: told before any work."""
+    if not isinstance(count, int) or count < 0:
+        raise ValueError(f"`fit` is fit(model, round) or a number of epochs >= 0. Received: fit={count!r}.")
+    if not count or data is None or data[1] is None:
+        return lambda model, number: None
+    x, y = data
+    loss = start.loss if start.compiled else guessed_loss(start, x, y)
+    weights = start._compile_loss._user_loss_weights if start.compiled else None
+    labels = fitting_labels(loss, y, start.outputs[0].shape)
+
     def fit(model, number):
-        if data is not None and data[1] is not None:
-            x, y = data
-            loss = start.loss if start.compiled else guessed_loss(model, x, y)
-            weights = start._compile_loss._user_loss_weights if start.compiled else None
-            model.compile(keras.optimizers.Adam(1e-3), loss, loss_weights=weights)
-            model.fit(x, fitting_labels(loss, y, model.outputs[0].shape), epochs=1, batch_size=64, verbose=0)
+        model.compile(keras.optimizers.Adam(1e-3), loss, loss_weights=weights)
+        model.fit(x, labels, epochs=count, batch_size=64, verbose=0)
     return fit
 
 

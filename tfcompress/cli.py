@@ -107,7 +107,10 @@ def _prune_filters(argv):
     flags.DEFINE_float("target", None, "a share of the model's own amount below 1, else the amount", flag_values=values)
     flags.DEFINE_string("metric", "flops", "flops, bytes or latency_us (measured on --device)", flag_values=values)
     flags.DEFINE_string("criterion", "taylor", "what ranks the filters", flag_values=values)
-    flags.DEFINE_integer("rounds", 5, "of removal, and of one epoch of training on --data", flag_values=values)
+    flags.DEFINE_enum("per", "budget", ["budget", "flops", "bytes", "latency_us", "none"], "what scores are divided by",
+                      flag_values=values)
+    flags.DEFINE_integer("rounds", 5, "of removal and training", flag_values=values)
+    flags.DEFINE_integer("epochs", 1, "of training on --data with Adam, a round", lower_bound=0, flag_values=values)
     flags.DEFINE_integer("round_to", 1, "keep a multiple of so many channels", lower_bound=1, flag_values=values)
     flags.DEFINE_string("device", "host", "host, or a phone's serial number", flag_values=values)
     flags.DEFINE_string("folder", None, "where rounds are kept: a stopped run goes on there", flag_values=values)
@@ -123,7 +126,8 @@ def _prune_filters(argv):
         model = _load(source, compiled=True)
         found = prune_filters(model, (data["x"], data["y"]), target, values.metric, criterion=values.criterion,
                               rounds=values.rounds, round_to=values.round_to, device=values.device,
-                              folder=values.folder)
+                              folder=values.folder, fit=values.epochs,
+                              per=None if values.per == "none" else values.per)
     print(found)
     _write_small(found.model, model, output, found.fenced)
 

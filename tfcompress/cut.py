@@ -81,7 +81,8 @@ class Cutter:
 
     def _costs(self, model, channels, scores, metrics):
         """What scores are divided by: arrays ``(channels.count,)`` to try."""
-        chosen = {None: (), "budget": metrics}.get(self.per, (self.per,))
+        counted = tuple("flops" if metric == "latency_us" else metric for metric in metrics)
+        chosen = {None: (), "budget": counted}.get(self.per, (self.per,))
         found = [label_times(model, channels, scores, lambda small: self.timed(convert(small).content))
                  if metric == "latency_us" else label_costs(channels, metric) for metric in chosen]
         found = [np.maximum(cost / cost[np.isfinite(scores)].max(initial=1e-30), 1e-9) for cost in found]
