@@ -2,7 +2,7 @@
 
     [TFCOMPRESS_DATA=...] python scripts/table_pruning.py [--data fashion_mnist|ecg] [--nets ...] [--seeds 0,1,2]
         [--criteria l2_norm,taylor,...|all] [--subset 6000]
-    python scripts/table_pruning.py --retime        measures the time of all files anew: on a quiet machine, at the end
+    python scripts/table_pruning.py --retime [--subset 6000]     times the files anew: on a quiet machine, at the end
 
 A control is trained once for each net and seed, on all training data. Each criterion removes filters until its float
 net has the shares of the control's bytes and MACs in NETS, learns from the control between the rounds and more at the
@@ -115,10 +115,10 @@ def judged(path: Path, splits, latency: float) -> dict:
     return dict(accuracy=found.accuracy, macro_f1=found.macro_f1, bytes=raw, gzip=packed, macs=macs, us=latency)
 
 
-def retimed(store: Store) -> None:
+def retimed(store: Store, subset: int) -> None:
     """Write the rows anew with times of the files that are still there: trainings beside them no longer disturb."""
     found = {}
-    for row in store.read():
+    for row in (row for row in store.read() if row["subset"] == subset):
         folder = RUNS / f"{row['data']}-{row['net']}-{row['seed']}"
         files = folder / "control.tflite", folder / f"{row['subset'] or 'all'}" / f"{row['criterion']}.tflite"
         if all(path.exists() for path in files):
@@ -134,7 +134,7 @@ def retimed(store: Store) -> None:
 def main(options) -> None:
     store = Store(RESULTS / "table_pruning.jsonl", key=("data", "net", "seed", "subset", "criterion"))
     if options.retime:
-        return retimed(store)
+        return retimed(store, options.subset)
     splits, subset = datasets.load(options.data), options.subset
     few = {name: getattr(splits, name)[:64] for name in ("x_val", "y_val")}  # nothing is chosen by them
     part = replace(splits, x_train=splits.x_train[: subset or None], y_train=splits.y_train[: subset or None], **few)
