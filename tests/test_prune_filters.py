@@ -208,6 +208,24 @@ def test_times_are_told_in_the_unit_of_the_first_measurement(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("jump", [0.0, 0.08])
+def test_a_time_is_found_also_where_it_jumps_with_the_size(monkeypatch, jump):
+    """A clock of a fixed part, MACs, and a jump that comes and goes with the number of channels."""
+    def clock(macs):
+        return 10 + macs / 1e4 * (1 + jump * (int(macs / 40_000) % 2))
+
+    model = residual_net(32)
+    whole = Channels(model).macs(np.ones(Channels(model).count, bool))
+    cutter = Cutter(model, None, "l2_norm", None, 1, "host")
+    monkeypatch.setattr(cutter, "timed", lambda file: clock(inspect(file).macs))
+    cutter.start_clock(clock(whole))
+    for share in (0.7, 0.5, 0.3):
+        model = cutter.cut(model, {"latency_us": share * clock(whole)})
+        assert abs(clock(inspect(convert(model)).macs) / clock(whole) / share - 1) < 0.1
+    assert len(cutter.known) < 20
+
+
+@pytest.mark.slow
 def test_the_macs_of_dilated_convolutions_are_met():
     i = keras.Input((16, 16, 3))
     x = L.Conv2D(16, 3, dilation_rate=2, padding="same")(L.Conv2D(32, 3, padding="same")(i))

@@ -118,12 +118,12 @@ class Cutter:
 
     def _cut_to_time(self, model, scores, costs, goal):
         """Models of other sizes are made and timed beside the first one until one takes ``goal`` us."""
-        tried, best = None, None
+        best = None
         for _ in range(TRIES):
-            macs = interpolated(self.known, goal)
-            if tried is not None and abs(macs - tried) < 1e-3 * tried:
+            macs, fresh = interpolated(self.known, goal), Channels(model)
+            if macs is None and best is not None:
                 break
-            tried, fresh = macs, Channels(model)
+            macs = macs or min(size for size, time in self.known if time < goal)
             small = self._removed(fresh, scores, costs, [(fresh.macs, macs)])
             time = self.timed(convert(small).content)
             self.known.append((macs, time))
@@ -131,8 +131,9 @@ class Cutter:
                 best = time, small
             if abs(time - goal) <= CLOSE * goal:
                 break
-        if best[0] > 1.1 * goal:
-            raise ValueError(f"{goal:.1f} us can't be met on {self.device}: {best[0]:.1f} us is the nearest of "
+        if best is None or best[0] > 1.1 * goal:
+            nearest = min((time for _, time in self.known), key=lambda time: abs(time - goal))
+            raise ValueError(f"{goal:.1f} us can't be met on {self.device}: {nearest:.1f} us is the nearest of "
                              f"{len(self.known)} sizes. Not followed: {Channels(model).fences or 'nothing'}.")
         return best[1]
 
@@ -143,17 +144,28 @@ class Cutter:
 
 
 def interpolated(points, goal):
-    """The MACs at which a model takes ``goal`` us, by the two measured sizes that lie nearest.
+    """The MACs at which a model may take ``goal`` us, by measured ``(MACs, us)``; ``None`` where they leave no room.
+
+    Times jump with the number of channels: between a size that takes more and one that takes less it goes on inside,
+    and beyond all of them by no more than the square of what is missing.
 
     >>> interpolated([(100, 50.0)], 25.0), interpolated([(100, 50.0), (50, 30.0)], 40.0)
     (50.0, 75.0)
+    >>> interpolated([(100, 50.0), (99.5, 30.0)], 40.0) is None
+    True
     """
     near = sorted(points, key=lambda point: (abs(point[1] - goal), point[0]))
-    above = [p for p in near if p[1] >= goal][:1]
-    below = [p for p in near if p[1] < goal][:1]
-    pair = above + below if above and below else near[:2]
-    (macs, time), other = pair[0], pair[1:]
-    if not other or other[0][1] == time:
-        return macs * goal / time
-    slope = (other[0][0] - macs) / (other[0][1] - time)
-    return max(macs + slope * (goal - time), 0.02 * macs) if slope > 0 else macs * goal / time
+    above, below = [p for p in near if p[1] >= goal], [p for p in near if p[1] < goal]
+    if above and below:
+        (much, slow), (little, fast) = above[0], below[0]
+        low, high = sorted((much, little))
+        if high - low < 0.01 * high:
+            return None
+        inside = little + (much - little) * (goal - fast) / (slow - fast)
+        return min(max(inside, low + 0.1 * (high - low)), high - 0.1 * (high - low))
+    (macs, time), *others = near
+    straight, most = macs * goal / time, macs * (goal / time) ** 2
+    if not others or others[0][1] == time or others[0][0] == macs:
+        return straight
+    secant = macs + (others[0][0] - macs) / (others[0][1] - time) * (goal - time)
+    return min(max(secant, min(straight, most)), max(straight, most))
