@@ -165,7 +165,8 @@ def test_what_is_divided_by_a_channel_that_goes_is_no_bug_of_ours():
 def test_two_channels_may_be_unstacked():
     i = keras.Input((6, 6, 3))
     a, b = ops.unstack(L.Conv2D(2, 3)(i), axis=-1)
-    shrink(keras.Model(i, head(a + b)))
+    model = keras.Model(i, head(a + b))
+    assert shrink(model).count_params() == model.count_params()
 
 
 def test_random_outputs_are_no_bug_of_ours():

@@ -14,9 +14,8 @@ from android_bench.store import Store, only_one, remember_config
 from tfcompress.cut import Cutter
 from tfcompress.gains import table
 from tfcompress.model import check_model, leaves
-from tfcompress.pruning.channels import Channels
 from tfcompress.pruning.criteria import CRITERIA
-from tfcompress.pruning.targets import fitting_labels, guessed_loss
+from tfcompress.pruning.targets import compiled_loss, fitting_labels, guessed_loss
 from tfcompress.wrapper import read
 
 METRICS = {"flops": "macs", "bytes": "raw_bytes", "latency_us": "latency_p50_us"}
@@ -129,12 +128,11 @@ def _epochs(count, start, data):
     if not count or data is None or data[1] is None:
         return lambda model, number: None
     x, y = data
-    loss = start.loss if start.compiled else guessed_loss(start, x, y)
-    weights = start._compile_loss._user_loss_weights if start.compiled else None
-    labels = fitting_labels(loss, y, start.outputs[0].shape)
+    options = compiled_loss(start) if start.compiled else {"loss": guessed_loss(start, x, y)}
+    labels = fitting_labels(options["loss"], y, start.outputs[0].shape)
 
     def fit(model, number):
-        model.compile(keras.optimizers.Adam(1e-3), loss, loss_weights=weights)
+        model.compile(keras.optimizers.Adam(1e-3), **options)
         model.fit(x, labels, epochs=count, batch_size=64, verbose=0)
     return fit
 
@@ -172,13 +170,12 @@ def _rounds(cutter, targets, rounds, fit, folder):
             if path:
                 _save(model, path)
         rows.append(row_of(name, model))
-    fences = list(dict.fromkeys(Channels(cutter.start).fences))
     for metric, goal in goals.items():
         left = getattr(rows[-1], METRICS[metric])
         if left > goal * (1.1 if metric == "latency_us" else 1.001):
             raise ValueError(f"{left:,.0f} {metric} are left, not the {goal:,.0f} that were asked for. Take more "
-                             f"rounds, or ask for more. Not followed: {fences or 'nothing'}.")
-    return FilterPruning(model, rows, fences)
+                             f"rounds, or ask for more. Not followed: {cutter.fences or 'nothing'}.")
+    return FilterPruning(model, rows, cutter.fences)
 
 
 def _save(model, path):

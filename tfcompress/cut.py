@@ -10,6 +10,7 @@ from tfcompress.pruning.channels import Channels
 from tfcompress.pruning.choose import label_costs, label_scores, label_times, lowest
 from tfcompress.pruning.compensate import compensate
 from tfcompress.pruning.shrink import kept, remove
+from tfcompress.pruning.targets import compiled_loss
 
 TRIES = 8  # files made to meet a budget
 CLOSE = 0.03  # how near a measured time has to come
@@ -22,6 +23,7 @@ class Cutter:
     Attributes:
         file: the model's own float32 ``.tflite``, which the others are timed beside.
         known: ``[(MACs asked for, us)]`` of the models that were timed, the first model's own in front.
+        fences: ``[(path, reason)]`` of what can't be followed in the first model; once ``start_clock`` was called.
     """
 
     def __init__(self, model, data, criterion, per, round_to, device):
@@ -40,6 +42,7 @@ class Cutter:
         """Say what the first model takes: times of all others are told in its unit."""
         channels = Channels(self.start)
         self.known = [(channels.macs(np.ones(channels.count, bool)), latency_us)]
+        self.fences = list(dict.fromkeys(channels.fences))
 
     def cut(self, model, goals):
         """``model`` with so few channels that the amounts in ``goals``, ``{metric: amount}``, are met.
@@ -75,8 +78,7 @@ class Cutter:
             return model
         model = keras.Model(model.input, model.output)
         if self.start.compiled:
-            weights = self.start._compile_loss._user_loss_weights
-            model.compile(loss=self.start.loss, loss_weights=weights)
+            model.compile(**compiled_loss(self.start))
         return model
 
     def _costs(self, model, channels, scores, metrics):

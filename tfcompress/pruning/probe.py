@@ -34,7 +34,7 @@ class Flow:
 
     @property
     def together(self):
-        """Rows of positions that can only be removed with one another; -1 is none."""
+        """Rows of positions that can only be removed with one another."""
         return [row[row != NONE] for row in (*self.sources, *self.tied)]
 
 

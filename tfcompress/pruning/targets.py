@@ -35,6 +35,11 @@ def fitting_labels(loss, y, shape):
     return y
 
 
+def compiled_loss(model):
+    """``{"loss": ..., "loss_weights": ...}`` of a compiled model, for ``compile`` of another one."""
+    return {"loss": model.loss, "loss_weights": model._compile_loss._user_loss_weights}
+
+
 def guessed_loss(model, x, y):
     """Cross-entropy for what the model gives, probabilities or logits, and for labels as they come.
 
