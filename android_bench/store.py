@@ -56,6 +56,10 @@ class Store:
         finally:
             os.close(handle)
 
+    def rewrite(self, rows: list[dict]) -> None:
+        """Put `rows` in the place of all that are there, at once or not at all. What is appended meanwhile is lost."""
+        write_file(self.path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode())
+
     def __contains__(self, key) -> bool:
         return tuple(key) in {self.key_of(row) for row in self.read()}
 

@@ -61,8 +61,7 @@ def fill(store, keys, command, again=False):
     """Make the rows that are not there yet; with ``again`` also those that failed."""
     if again:
         asked = [tuple(key.values()) for key in keys]
-        kept = [row for row in store.read() if row["ok"] or store.key_of(row) not in asked]
-        write_file(store.path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+        store.rewrite([row for row in store.read() if row["ok"] or store.key_of(row) not in asked])
     for key in keys:
         if tuple(key.values()) not in store:
             row = run(command(key), key)

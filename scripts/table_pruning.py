@@ -2,20 +2,20 @@
 
     [TFCOMPRESS_DATA=...] python scripts/table_pruning.py [--data fashion_mnist|ecg] [--nets ...] [--seeds 0,1,2]
         [--criteria l2_norm,taylor,...|all] [--subset 6000]
-    python scripts/table_pruning.py --retime [--subset 6000]     times the files anew: on a quiet machine, at the end
+    python scripts/table_pruning.py --again                 measures the files that are there anew: on a quiet machine
 
 A control is trained once for each net and seed, on all training data. Each criterion removes filters until its float
 net has the shares of the control's bytes and MACs in NETS, learns from the control between the rounds and more at the
-end; its int8 file is judged on the whole test set and timed in turn with the control's float32 file on this computer,
-one thread, XNNPACK. "taylor_per_cost": scores are divided by what a channel costs in bytes and MACs. "none" removes
-nothing; "scratch" gives the shape that `taylor` left new weights and trains it as long. `--subset`: so many training
-samples for scores and for training after the control, in rows of their own.
+end; its int8 file is judged on the whole test set, on the validation set too (criteria are picked by it), and timed in
+turn with the control's float32 file on this computer, one thread, XNNPACK. "taylor_per_cost": scores are divided by
+what a channel costs in bytes and MACs. "none" removes nothing; "scratch" gives the shape that `taylor` left new weights
+and trains it as long. `--subset`: so many training samples for scores and for training after the control, in rows of
+their own.
 Rows: scripts/results/table_pruning.jsonl, table: table_pruning.md beside it, models: runs/table_pruning. Stopped or
 killed, the same command goes on.
 """
 
 import argparse
-import json
 import statistics
 import time
 from dataclasses import replace
@@ -27,7 +27,7 @@ from table_pruning_rows import line, write_tables
 
 import tfcompress
 from android_bench import host
-from android_bench.store import Store, write_file
+from android_bench.store import Store
 from tfcompress import datasets, measure, training, zoo
 from tfcompress.recipes import RECIPES, Recipe
 from tfcompress.study.cell import calibration
@@ -107,56 +107,63 @@ def times(*paths: Path, turns: int = 5) -> list[float]:
     return [statistics.median(column) for column in zip(*found, strict=True)]
 
 
-def judged(path: Path, splits, latency: float) -> dict:
-    """What one file does and weighs."""
-    file = path.read_bytes()
-    found, (raw, packed) = measure.evaluate(file, splits.x_test, splits.y_test), measure.sizes(file)
-    macs = tfcompress.inspect(file).macs
-    return dict(accuracy=found.accuracy, macro_f1=found.macro_f1, bytes=raw, gzip=packed, macs=macs, us=latency)
+def measured(splits, folder: Path, file: Path) -> dict:
+    """What an int8 file does and weighs, and the same of its control's float32 file, timed beside it."""
+    base, row = {}, {}
+    paths = folder / "control.tflite", file
+    for found, path, us in zip((base, row), paths, times(*paths), strict=True):
+        content = path.read_bytes()
+        result, (raw, packed) = measure.evaluate(content, splits.x_test, splits.y_test), measure.sizes(content)
+        found.update(accuracy=result.accuracy, macro_f1=result.macro_f1, bytes=raw, gzip=packed, us=us)
+        found["macs"] = tfcompress.inspect(content).macs
+        found["validation"] = measure.evaluate(content, splits.x_val, splits.y_val).accuracy
+    return row | {"control": base}
 
 
-def retimed(store: Store, subset: int) -> None:
-    """Write the rows anew with times of the files that are still there: trainings beside them no longer disturb."""
-    found = {}
-    for row in (row for row in store.read() if row["subset"] == subset):
-        folder = RUNS / f"{row['data']}-{row['net']}-{row['seed']}"
-        files = folder / "control.tflite", folder / f"{row['subset'] or 'all'}" / f"{row['criterion']}.tflite"
-        if all(path.exists() for path in files):
-            found[store.key_of(row)] = times(*files)
-            print(row["net"], row["seed"], row["subset"], row["criterion"], *found[store.key_of(row)], flush=True)
+def folders(row: dict) -> tuple[Path, Path]:
+    """Where the control of a row is, and where its own files are."""
+    folder = RUNS / f"{row['data']}-{row['net']}-{row['seed']}"
+    return folder, folder / f"{row['subset'] or 'all'}"
+
+
+def measured_again(store: Store) -> None:
+    """Write the rows anew whose files are still there: trainings beside them no longer disturb the times."""
     rows = store.read()
-    for row in rows:
-        row["control"]["us"], row["us"] = found.get(store.key_of(row), (row["control"]["us"], row["us"]))
-    write_file(store.path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    for number, row in enumerate(rows):
+        folder, work = folders(row)
+        file = work / f"{row['criterion']}.tflite"
+        if file.exists() and (folder / "control.tflite").exists():
+            rows[number] = row | measured(datasets.load(row["data"]), folder, file)
+            print(line(" ".join(map(str, store.key_of(row))), [rows[number]]), flush=True)
+    store.rewrite(rows)
     write_tables(rows, readme=True)
 
 
 def main(options) -> None:
     store = Store(RESULTS / "table_pruning.jsonl", key=("data", "net", "seed", "subset", "criterion"))
-    if options.retime:
-        return retimed(store, options.subset)
+    if options.again:
+        return measured_again(store)
     splits, subset = datasets.load(options.data), options.subset
     few = {name: getattr(splits, name)[:64] for name in ("x_val", "y_val")}  # nothing is chosen by them
     part = replace(splits, x_train=splits.x_train[: subset or None], y_train=splits.y_train[: subset or None], **few)
     nets = options.nets.split(",") if options.nets else list(NETS[options.data])
     criteria = [name for part in options.criteria.split(",") for name in (CRITERIA if part == "all" else [part])]
     for seed, net in ((int(seed), net) for seed in options.seeds.split(",") for net in nets):
-        job, folder = NETS[options.data][net], RUNS / f"{options.data}-{net}-{seed}"
-        work = folder / f"{subset or 'all'}"
         for criterion in criteria:
-            if (options.data, net, seed, subset, criterion) in store:
+            row = dict(data=options.data, net=net, seed=seed, subset=subset, criterion=criterion)
+            if store.key_of(row) in store:
                 continue
             keras.backend.clear_session()
+            job, (folder, work) = NETS[options.data][net], folders(row)
             control = control_of(job, net, seed, splits, folder)
             work.mkdir(exist_ok=True)
             started = time.perf_counter()
             make(criterion, control, part, job, seed, work)
-            seconds, files = time.perf_counter() - started, (folder / "control.tflite", work / f"{criterion}.tflite")
-            base, found = (judged(path, splits, us) for path, us in zip(files, times(*files), strict=True))
-            row = dict(data=options.data, net=net, seed=seed, subset=subset, criterion=criterion, seconds=seconds)
-            store.append(row | found | {"control": base})
+            row["seconds"] = time.perf_counter() - started
+            row |= measured(splits, folder, work / f"{criterion}.tflite")
+            store.append(row)
             write_tables(store.read())
-            print(line(f"{net} {seed} {criterion}", [row | found | {"control": base}]), flush=True)
+            print(line(f"{net} {seed} {criterion}", [row]), flush=True)
     write_tables(store.read(), readme=True)
 
 
@@ -167,6 +174,6 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--criteria", default="none,taylor,l2_norm", help=f"none, scratch, {', '.join(CRITERIA)}; all")
     parser.add_argument("--subset", type=int, default=0)
-    parser.add_argument("--retime", action="store_true")
+    parser.add_argument("--again", action="store_true", help="measure what is there, train nothing")
     training.pin_threads(1)
     main(parser.parse_args())

@@ -66,6 +66,15 @@ def test_nan_is_refused_and_leaves_nothing(store):
     assert store.read() == []
 
 
+def test_rows_are_rewritten_at_once_or_not_at_all(store):
+    store.append(row(70))
+    with pytest.raises(ValueError, match="JSON"):
+        store.rewrite([row(80), row(90) | {"accuracy": float("nan")}])
+    assert store.read() == [row(70)]
+    store.rewrite([row(80), row(90)])
+    assert store.read() == [row(80), row(90)]
+
+
 def test_a_writer_killed_at_any_moment_leaves_whole_rows(store):
     code = (
         "import sys; from android_bench.store import Store\n"
