@@ -171,8 +171,16 @@ def sum_of_an_image_and_a_vector(x):
     return L.Add()([x, L.Dense(4)(L.GlobalAveragePooling2D()(x))])
 
 
-@pytest.mark.parametrize("body", [relu_of_a_sum_in_a_wider_group, sum_of_an_image_and_a_vector])
-def test_sums_in_odd_places(body):
+def one_relu_for_each_branch(x):
+    """As NASNet's cells begin: the converter makes one ReLU of the three and fuses it into the convolution."""
+    x = L.Conv2D(8, 3, padding="same")(x)
+    a, b = L.Conv2D(4, 3)(L.ReLU()(x)), L.Conv2D(4, 3)(L.Activation("relu")(x))
+    return L.Add()([L.Add()([a, b]), L.Conv2D(4, 3)(keras.ops.relu(x))])
+
+
+@pytest.mark.parametrize("body", [relu_of_a_sum_in_a_wider_group, sum_of_an_image_and_a_vector,
+                                  one_relu_for_each_branch])  # fmt: skip
+def test_odd_places(body):
     model = quantize_aware(keras.Model(i := keras.Input((10, 10, 3)), body(i)))
     calibrate(model, IMAGE)
     equal, worst = File(file_of(bake_aware(model))).agreement(model, IMAGE[:10])  # as many samples as columns

@@ -103,10 +103,10 @@ class Graph:
         """Nodes that call ``layer``."""
         return [node for node in self.nodes if node.layer is layer]
 
-    def drop(self, node):
-        """Remove a node of one input and one output; whoever read its output reads its input."""
+    def drop(self, node, instead=None):
+        """Remove a node of one output; whoever read it reads the value ``instead``, default its one input."""
         self.nodes.remove(node)
-        swap = {id(node.outputs[0]): node.inputs[0]}
+        swap = {id(node.outputs[0]): instead or node.inputs[0]}
         for other in self.nodes:
             other.args, other.kwargs = keras.tree.map_structure(
                 lambda v: swap.get(id(v), v), (other.args, other.kwargs))

@@ -50,6 +50,7 @@ def simplify(graph, spare=frozenset()):
     for node in list(graph.nodes):
         if node.path not in spare:
             _rewrite(graph, node, parts)
+    _merge_twins(graph, spare)
 
 
 def activation(layer):
@@ -227,6 +228,17 @@ def _rewrite(graph, node, parts):
             parts[id(layer)] = _affine(layer, node)
         if parts[id(layer)] is not None:
             node.layer, node.args, node.kwargs = parts[id(layer)], (inputs[0],), {}
+
+
+def _merge_twins(graph, spare):
+    """One ReLU in place of several that read the same tensor: so the converter does, and fuses that one."""
+    first = {}
+    for node in list(graph.nodes):
+        name = activation(node.layer)
+        if name in ("relu", "relu6") and node.path not in spare and not graph.is_output(node.outputs[0]):
+            twin = first.setdefault((id(node.inputs[0]), name), node)
+            if twin is not node:
+                graph.drop(node, twin.outputs[0])
 
 
 def _affine(layer, node):
