@@ -68,6 +68,12 @@ def control_of(job: dict, net: str, seed: int, splits, folder: Path) -> keras.Mo
     return keras.models.load_model(path, compile=False)
 
 
+def tuned(job: dict, subset: int) -> dict:
+    """The job whose epochs after the control draw no more examples than there are."""
+    draws = job["tune"].samples
+    return job | {"tune": replace(job["tune"], samples=draws and min(draws, subset or draws))}
+
+
 def teach(student, control, splits, recipe: Recipe, job: dict, seed: int) -> None:
     """Train `student` on the labels and on what the control says to the same inputs."""
     temperature, alpha = job["taught"]
@@ -145,7 +151,9 @@ def main(options) -> None:
         return measured_again(store)
     splits, subset = datasets.load(options.data), options.subset
     few = {name: getattr(splits, name)[:64] for name in ("x_val", "y_val")}  # nothing is chosen by them
-    part = replace(splits, x_train=splits.x_train[: subset or None], y_train=splits.y_train[: subset or None], **few)
+    step = len(splits.x_train) // subset if subset and options.data == "ecg" else 1  # beats come patient by patient
+    some = slice(None, step * subset or None, step)
+    part = replace(splits, x_train=splits.x_train[some], y_train=splits.y_train[some], **few)
     nets = options.nets.split(",") if options.nets else list(NETS[options.data])
     criteria = [name for part in options.criteria.split(",") for name in (CRITERIA if part == "all" else [part])]
     for seed, net in ((int(seed), net) for seed in options.seeds.split(",") for net in nets):
@@ -154,7 +162,7 @@ def main(options) -> None:
             if store.key_of(row) in store:
                 continue
             keras.backend.clear_session()
-            job, (folder, work) = NETS[options.data][net], folders(row)
+            job, (folder, work) = tuned(NETS[options.data][net], subset), folders(row)
             control = control_of(job, net, seed, splits, folder)
             work.mkdir(exist_ok=True)
             started = time.perf_counter()
