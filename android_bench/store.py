@@ -115,6 +115,8 @@ def remember_config(folder, config: dict) -> None:
 def only_one(folder):
     """Hold the folder for this process; RuntimeError if another study writes to it. A kill frees it."""
     folder = Path(folder)
+    if folder.is_file():
+        raise NotADirectoryError(f"{folder} is a file. Expected a folder, which need not exist yet.")
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:
         try:

@@ -1,5 +1,7 @@
 """Filters removed until a budget is met: counts exact, resumable, and honest about what it saved."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -8,11 +10,11 @@ from phone_farm import farm
 from small_models import compiled, image_data
 
 from android_bench.result import Result
-from tfcompress import convert, cut, inspect, payoff, prune_filters
+from tfcompress import OneShot, Prune, compress, convert, cut, inspect, payoff, prune_filters, shrink
 from tfcompress.budget import _epochs
 from tfcompress.cut import Cutter
 from tfcompress.pruning.channels import Channels
-from tfcompress.pruning.choose import label_costs, label_scores, label_times, lowest, pools
+from tfcompress.pruning.choose import floors, label_costs, label_scores, label_times, lowest, pools
 from tfcompress.pruning.labels import FIXED
 from tfcompress.pruning.targets import guessed_loss
 
@@ -80,11 +82,12 @@ def test_as_few_of_the_lowest_as_it_takes_and_never_a_whole_layer():
     scores = np.where(np.arange(channels.count) == FIXED, np.inf, np.arange(channels.count))
     scores = scores[channels.roots(np.arange(channels.count))]
     for share in (0.9, 0.5, 0.2):
-        keep = lowest(channels, scores, lambda keep, share=share: channels.macs(keep) <= share * 68000)
+        keep = lowest(channels, scores, lambda keep, share=share: channels.macs(keep) <= share * 68000,
+                      floors(channels))
         gone = np.unique(channels.roots(np.flatnonzero(~keep)))
         one_less = keep | (channels.roots(np.arange(channels.count)) == gone[-1])
         assert channels.macs(keep) <= share * 68000 < channels.macs(one_less)
-    most = lowest(channels, scores, lambda keep: False)
+    most = lowest(channels, scores, lambda keep: False, floors(channels))
     assert all(most[r.made[0]].sum() >= 0.1 * len(r.made[0]) for r in channels.records.values())
 
 
@@ -200,7 +203,7 @@ def test_times_are_told_in_the_unit_of_the_first_measurement(monkeypatch):
     """A computer that is 30 % slower by then does not miss the budget."""
     model = residual_net()
     cutter = Cutter(model, None, "l2_norm", None, 1, "host")
-    cutter.start_clock(100.0)
+    cutter.begin(100.0, {})
     later = [Result(id="start", recipe="", device="host", latency_p50_us=130.0),
              Result(id="round 1", recipe="", device="host", latency_p50_us=65.0)]
     monkeypatch.setattr(cut, "payoff", lambda files, device: later)
@@ -218,11 +221,25 @@ def test_a_time_is_found_also_where_it_jumps_with_the_size(monkeypatch, jump):
     whole = Channels(model).macs(np.ones(Channels(model).count, bool))
     cutter = Cutter(model, None, "l2_norm", None, 1, "host")
     monkeypatch.setattr(cutter, "timed", lambda file: clock(inspect(file).macs))
-    cutter.start_clock(clock(whole))
+    cutter.begin(clock(whole), {})
     for share in (0.7, 0.5, 0.3):
         model = cutter.cut(model, {"latency_us": share * clock(whole)})
         assert abs(clock(inspect(convert(model)).macs) / clock(whole) / share - 1) < 0.1
     assert len(cutter.known) < 20
+
+
+@pytest.mark.slow
+def test_where_no_size_takes_the_time_the_next_faster_one_is_taken(monkeypatch):
+    """A cliff: of the sizes beside it the slower one is nearer to the goal, and too slow."""
+    model = residual_net(32)
+    cutter = Cutter(model, None, "l2_norm", None, 1, "host")
+
+    def clock(macs):
+        return 100 * macs / cutter.macs * (1.36 if macs > cutter.macs / 2 else 1)
+
+    monkeypatch.setattr(cutter, "timed", lambda file: clock(inspect(file).macs))
+    cutter.begin(100.0, {"latency_us": 60.0})
+    assert 40 < clock(inspect(convert(cutter.cut(model, {"latency_us": 60.0}))).macs) <= 50
 
 
 @pytest.mark.slow
@@ -239,11 +256,16 @@ def test_the_macs_of_dilated_convolutions_are_met():
     (dict(criterion="l2"), "Unknown criterion 'l2'"),
     (dict(per="ms"), "Unknown per .ms.. Known: .None, .budget., .flops., .bytes., .latency_us"),
     (dict(rounds=0), "rounds=0"),
-    (dict(target=-1), "target={'flops': -1}"),
+    (dict(round_to=0), "round_to=0"),
+    (dict(target=-1), "Received: {'flops': -1}"),
+    (dict(target=1), "a share of the model's own amount, above 0 and below 1, .* Received: {'flops': 1}"),
     (dict(target={"flops": 0.5, "latency_us": 0.5}), "of flops, of bytes, of both, or of latency_us"),
-    (dict(target="0.5"), "target={'flops': '0.5'}"),
+    (dict(target="0.5"), "Received: {'flops': '0.5'}"),
     (dict(data=[1, 2, 3]), "samples and labels"),
     (dict(data=(np.ones((3, 8, 8, 3)), np.ones(2))), r"as many samples as labels. Received: \[2, 3\]"),
+    (dict(data=(np.ones((3, 8, 3, 3)), np.ones(3))), r"takes samples of shape .8, 8, 3.. Received: x of shape .3, 8, 3, 3"),
+    (dict(data=(np.full((3, 8, 8, 3), np.nan), np.ones(3))), "not finite"),
+    (dict(data=(np.ones((3, 8, 8, 3)), np.array(["cat", "dog", "cat"]))), "y holds numbers. Received: .*cat"),
 ])
 def test_bad_input_is_told_before_anything_is_done(options, words, tmp_path):
     given = dict(data=None, target=0.5) | options
@@ -252,11 +274,36 @@ def test_bad_input_is_told_before_anything_is_done(options, words, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_labels_that_the_loss_does_not_know_are_told():
+    model = residual_net()
+    model.compile(loss="sparse_categorical_crossentropy")
+    for y, words in ((np.array([0, 99]), "Received: 0 to 99"), (np.array([0.5, 1.0]), "Received: 0.5 to 1")):
+        with pytest.raises(ValueError, match=words):
+            prune_filters(model, (np.ones((2, 8, 8, 3)), y), 0.5)
+
+
+def test_a_compressed_model_has_to_be_stripped_first():
+    model = compress(residual_net(), Prune(OneShot(0.5), granularity="filter"))
+    for call in (shrink, lambda model: prune_filters(model, None, 0.5, criterion="l2_norm")):
+        with pytest.raises(ValueError, match=r"still trains compressed layers: .* Call strip\(model\) first"):
+            call(model)
+
+
+@pytest.mark.slow
+def test_a_tenth_of_the_first_model_stays_over_all_rounds():
+    """Scores that say the same, divided by MACs: the wide layer's filters go first. One of 40 was left."""
+    i = keras.Input((16, 16, 3))
+    a, b = L.Conv2D(40, 3, padding="same", name="wide")(i), L.Conv2D(100, 1, name="cheap")(i)
+    model = keras.Model(i, L.Dense(3)(L.Concatenate()([L.GlobalMaxPooling2D()(a), L.GlobalMaxPooling2D()(b)])))
+    done = prune_filters(model, None, 0.2, criterion="random", rounds=4, per="flops")
+    assert done.model.get_layer("wide").filters == 4 and done.steps[-1].macs <= 0.2 * done.steps[0].macs
+
+
 @pytest.mark.slow
 def test_a_target_out_of_reach_is_said():
     with pytest.raises(ValueError, match="nothing to save"):
         prune_filters(residual_net(), None, 10**9, criterion="l2_norm")
-    with pytest.raises(ValueError, match="can't be met: .* with a tenth of each layer left"):
+    with pytest.raises(ValueError, match="can't be met: .* are left with a tenth of each layer"):
         prune_filters(residual_net(), None, 0.001, criterion="l2_norm", rounds=1)
 
 

@@ -13,9 +13,9 @@ from android_bench.result import Result
 from android_bench.store import Store, only_one, remember_config
 from tfcompress.cut import Cutter
 from tfcompress.gains import table
-from tfcompress.model import check_model, leaves
+from tfcompress.model import check_plain, leaves
 from tfcompress.pruning.criteria import CRITERIA
-from tfcompress.pruning.targets import compiled_loss, fitting_labels, guessed_loss
+from tfcompress.pruning.targets import check_labels, compiled_loss, fitting_labels, guessed_loss
 from tfcompress.wrapper import read
 
 METRICS = {"flops": "macs", "bytes": "raw_bytes", "latency_us": "latency_p50_us"}
@@ -46,7 +46,7 @@ def prune_filters(model, data, target, metric="flops", *, criterion="taylor", ro
     """Remove the filters that matter least until the model's float32 ``.tflite`` meets a budget.
 
     Each round scores the channels, silences those of the lowest score for their cost (all channels of a coupled group
-    together, ranked over all layers; at least a tenth of each layer stays), removes them, checks that the small model
+    together, ranked over all layers; a tenth of each layer of ``model`` stays), removes them, checks that the small model
     gives what the silenced one gives, trains it, and measures its file. The amounts of the rounds fall geometrically.
 
     Args:
@@ -87,7 +87,8 @@ def prune_filters(model, data, target, metric="flops", *, criterion="taylor", ro
     (8, 0.5)
     """
     targets = dict(target) if isinstance(target, dict) else {metric: target}
-    _check(model, data, targets, criterion, rounds, per)
+    _check(model, targets, criterion, rounds, per, round_to)
+    _check_data(model, data)
     targets = {metric: float(amount) for metric, amount in targets.items()}
     if not callable(fit):
         fit = _epochs(fit, model, data)
@@ -100,8 +101,8 @@ def prune_filters(model, data, target, metric="flops", *, criterion="taylor", ro
         return _rounds(cutter, targets, rounds, fit, Path(folder))
 
 
-def _check(model, data, targets, criterion, rounds, per):
-    check_model(model)
+def _check(model, targets, criterion, rounds, per, round_to):
+    check_plain(model)
     if any(None in t.shape[1:] for t in model.inputs):
         raise ValueError(f"The inputs {[tuple(t.shape) for t in model.inputs]} leave sizes open: nothing can be timed. "
                          "Build the model with the sizes that the device will see.")
@@ -111,14 +112,30 @@ def _check(model, data, targets, criterion, rounds, per):
             raise ValueError(f"Unknown {name} {value!r}. Known: {list(known)}.")
     if len(targets) > 1 and "latency_us" in targets or not targets:
         raise ValueError(f"A budget is of flops, of bytes, of both, or of latency_us. Received: {targets}.")
-    numbers = all(isinstance(amount, (int, float, np.number)) and amount > 0 for amount in targets.values())
-    if not isinstance(rounds, int) or rounds < 1 or not numbers:
-        raise ValueError(f"Expected rounds >= 1 and a target > 0. Received: rounds={rounds!r}, target={targets!r}.")
-    if data is not None and not (isinstance(data, (tuple, list)) and len(data) == 2):
+    if not all(isinstance(amount, (int, float, np.number)) and amount > 0 and amount != 1 for amount in targets.values()):
+        raise ValueError("A target is a share of the model's own amount, above 0 and below 1, or the amount itself, "
+                         f"above 1. Received: {targets}.")
+    if any(not isinstance(number, int) or number < 1 for number in (rounds, round_to)):
+        raise ValueError(f"`rounds` and `round_to` are ints >= 1. Received: rounds={rounds!r}, round_to={round_to!r}.")
+
+
+def _check_data(model, data):
+    if data is None:
+        return
+    if not (isinstance(data, (tuple, list)) and len(data) == 2):
         raise ValueError(f"`data` is (x, y), samples and labels, or None. Received: {type(data).__name__}.")
     counts = {len(array) for array in keras.tree.flatten(data) if array is not None}
     if len(counts) > 1:
         raise ValueError(f"`data` is (x, y) with as many samples as labels. Received: {sorted(counts)} of them.")
+    x = keras.tree.flatten(data[0])
+    if len(x) == len(model.inputs) == 1:                 # Keras drops or adds a last axis of 1
+        given, wanted = tuple(np.shape(x[0])[1:]), tuple(model.inputs[0].shape[1:])
+        if wanted not in (given, (*given, 1)) and given != (*wanted, 1):
+            raise ValueError(f"Model '{model.name}' takes samples of shape {wanted}. Received: x of shape "
+                             f"{np.shape(x[0])}, the samples first.")
+    if not all(np.isfinite(a).all() for a in map(np.asarray, x) if a.dtype.kind == "f"):
+        raise ValueError("x holds numbers that are not finite: nothing can be scored by them.")
+    check_labels(model, data[1])
 
 
 def _epochs(count, start, data):
@@ -150,13 +167,13 @@ def _rounds(cutter, targets, rounds, fit, folder):
         return row
 
     first = row_of("start", None)
-    cutter.start_clock(first.latency_p50_us)
     own = {metric: getattr(first, METRICS[metric]) for metric in targets}
     goals = {metric: target * own[metric] if target < 1 else target for metric, target in targets.items()}
     for metric, goal in goals.items():
         if goal >= own[metric]:
             raise ValueError(f"The model's own {metric} is {own[metric]:,.0f}: nothing to save. "
                              f"Received: target={targets[metric]}.")
+    cutter.begin(first.latency_p50_us, goals)
     rows, model = [first], cutter.start
     for number in track(range(1, rounds + 1), "removing filters", transient=True):
         name, path = f"round {number}", folder / f"round_{number}.keras" if folder else None

@@ -7,7 +7,7 @@ from tfcompress.convert import convert
 from tfcompress.gains import payoff, timed
 from tfcompress.inspect import inspect
 from tfcompress.pruning.channels import Channels
-from tfcompress.pruning.choose import label_costs, label_scores, label_times, lowest
+from tfcompress.pruning.choose import floors, label_costs, label_scores, label_times, lowest
 from tfcompress.pruning.compensate import compensate
 from tfcompress.pruning.shrink import kept, remove
 from tfcompress.pruning.targets import compiled_loss
@@ -23,13 +23,18 @@ class Cutter:
     Attributes:
         file: the model's own float32 ``.tflite``, which the others are timed beside.
         known: ``[(MACs asked for, us)]`` of the models that were timed, the first model's own in front.
-        fences: ``[(path, reason)]`` of what can't be followed in the first model; once ``start_clock`` was called.
+        goals: ``{metric: amount}`` of the last cut: one that can't be met is told at the first.
+        fences, floors: ``[(path, reason)]`` of what can't be followed in the first model, and how many channels of its
+            layers must stay in all cuts.
     """
 
     def __init__(self, model, data, criterion, per, round_to, device):
         self.start, self.data, self.criterion, self.per = model, data, criterion, per
         self.round_to, self.device = round_to, device
-        self.file, self.known = convert(model).content, []
+        self.file, self.known, self.goals = convert(model).content, [], {}
+        channels = Channels(model)
+        self.fences, self.floors = list(dict.fromkeys(channels.fences)), floors(channels)
+        self.macs = channels.macs(np.ones(channels.count, bool))
 
     def row(self, name, model=None):
         """The ``Result`` of ``model``, measured beside the first one's file; without a model that one's own."""
@@ -38,11 +43,9 @@ class Cutter:
         first, row = payoff({"start": self.file, name: convert(model).content}, device=self.device)
         return row.replace(latency_p50_us=row.latency_p50_us / first.latency_p50_us * self.known[0][1])
 
-    def start_clock(self, latency_us):
-        """Say what the first model takes: times of all others are told in its unit."""
-        channels = Channels(self.start)
-        self.known = [(channels.macs(np.ones(channels.count, bool)), latency_us)]
-        self.fences = list(dict.fromkeys(channels.fences))
+    def begin(self, latency_us, goals):
+        """Say what the first model takes, in whose unit the times of all others are told, and what the end shall be."""
+        self.known, self.goals = [(self.macs, latency_us)], goals
 
     def cut(self, model, goals):
         """``model`` with so few channels that the amounts in ``goals``, ``{metric: amount}``, are met.
@@ -61,9 +64,8 @@ class Cutter:
             fresh = Channels(model)                                  # removing writes into the graph's layers
             counts = {"flops": lambda keep, fresh=fresh, share=share: fresh.macs(keep) / share,
                       "bytes": lambda keep, fresh=fresh, fixed=fixed: 4 * fresh.parameters(keep) + fixed}
-            limits = [(counts[metric], goal) for metric, goal in goals.items()]
-            self._reachable(fresh, scores, zip(goals, limits, strict=True))
-            small = self._removed(fresh, scores, costs, limits)
+            self._reachable(fresh, scores, counts)
+            small = self._removed(fresh, scores, costs, [(counts[metric], goal) for metric, goal in goals.items()])
             made = convert(small).content
             bytes_over = len(made) - goals.get("bytes", np.inf)
             macs_over = inspect(made).macs / goals.get("flops", np.inf)
@@ -92,13 +94,14 @@ class Cutter:
             return found or [np.ones(channels.count)]
         return [weight * found[0] + (1 - weight) * found[1] for weight in WEIGHTS]
 
-    def _reachable(self, channels, scores, limits):
-        least = kept(channels, lowest(channels, scores, lambda keep: False), self.round_to, scores)
-        for metric, (count, goal) in limits:
-            if count(least) > goal:
-                raise ValueError(f"{goal:,.0f} {metric} can't be met: {count(least):,.0f} with a tenth of each layer "
-                                 f"left (round_to={self.round_to}). Not followed: {channels.fences or 'nothing'}. Ask "
-                                 "for more, or take more rounds.")
+    def _reachable(self, channels, scores, counts):
+        least = kept(channels, lowest(channels, scores, lambda keep: False, self.floors), self.round_to, scores)
+        for metric, goal in self.goals.items():
+            left = counts[metric](least)
+            if left > goal:
+                raise ValueError(f"{goal:,.0f} {metric} can't be met: {left:,.0f} are left with a tenth of each layer "
+                                 f"(round_to={self.round_to}). Not followed: {self.fences or 'nothing'}. Set a higher "
+                                 "target.")
 
     def _removed(self, channels, scores, costs, limits):
         """The model within the ``limits``, ``[(count of a keep, most)]``, that keeps the largest sum of scores."""
@@ -111,7 +114,7 @@ class Cutter:
                 return kept(channels, keep, self.round_to, order)
 
             keep = rounded(lowest(channels, order, lambda keep, rounded=rounded: all(
-                count(rounded(keep)) <= goal for count, goal in limits)))
+                count(rounded(keep)) <= goal for count, goal in limits), self.floors))
             if scores[own & keep].sum() > most:
                 best, most = keep, scores[own & keep].sum()
         if self.criterion == "behaviour":
@@ -120,7 +123,7 @@ class Cutter:
 
     def _cut_to_time(self, model, scores, costs, goal):
         """Models of other sizes are made and timed beside the first one until one takes ``goal`` us."""
-        best = None
+        best, most = None, 1.1 * goal
         for _ in range(TRIES):
             macs, fresh = interpolated(self.known, goal), Channels(model)
             if macs is None and best is not None:
@@ -129,14 +132,15 @@ class Cutter:
             small = self._removed(fresh, scores, costs, [(fresh.macs, macs)])
             time = self.timed(convert(small).content)
             self.known.append((macs, time))
-            if best is None or abs(time - goal) < abs(best[0] - goal):
-                best = time, small
+            if best is None or (time > most, abs(time - goal)) < (best[0] > most, abs(best[0] - goal)):
+                best = time, small                       # times jump: rather too fast than too slow
             if abs(time - goal) <= CLOSE * goal:
                 break
-        if best is None or best[0] > 1.1 * goal:
-            nearest = min((time for _, time in self.known), key=lambda time: abs(time - goal))
-            raise ValueError(f"{goal:.1f} us can't be met on {self.device}: {nearest:.1f} us is the nearest of "
-                             f"{len(self.known)} sizes. Not followed: {Channels(model).fences or 'nothing'}.")
+        if best is None or best[0] > most:
+            fastest = min(time for _, time in self.known)
+            raise ValueError(f"{goal:.1f} us can't be met on {self.device}: {fastest:.1f} us is the fastest of "
+                             f"{len(self.known)} sizes. Not followed: {self.fences or 'nothing'}. Set a higher target, "
+                             "or take more rounds.")
         return best[1]
 
     def timed(self, file):

@@ -36,6 +36,15 @@ def check_model(model):
         raise ValueError(f"Model '{model.name}' is not built. Give it an Input, or call model.build(shape) first.")
 
 
+def check_plain(model):
+    """``check_model``, and a ValueError for a model that still trains compressed layers."""
+    check_model(model)
+    wrapped = [path for path, _, _ in compressed_tensors(model)]
+    if wrapped:
+        raise ValueError(f"Model '{model.name}' still trains compressed layers: {wrapped[:5]}. Call strip(model) first; "
+                         "filters are removed before quantize_aware, not after.")
+
+
 def leaves(model, prefix=""):
     """``[(path, layer)]`` of a model's layers, nested models opened, each layer once.
 

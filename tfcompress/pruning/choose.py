@@ -83,18 +83,30 @@ def pools(channels):
     return [free[pool[free] == name] for name in np.unique(pool[free])]
 
 
-def lowest(channels, scores, enough, floor=0.1):
+def floors(channels, share=0.1):
+    """``{layer name: [how many channels must stay]}``: this share, and one, of what each layer reads and makes."""
+    roots = channels.roots(np.arange(channels.count))
+    return {record.layer.name: [max(1, int(np.ceil(share * len(np.unique(roots[labels]))))) for labels in _sides(record)]
+            for record in channels.records.values()}
+
+
+def _sides(record):
+    return (*record.given, *record.counts.values())
+
+
+def lowest(channels, scores, enough, least):
     """``keep``: without as few of the lowest-scored channels as make ``enough(keep)`` true.
 
-    Of every layer at least the share ``floor`` stays, and one channel. Where that is not enough, all that may go goes.
+    Of every layer as many stay as ``least`` says, ``floors`` of this model or of a larger one that it was made of. Where
+    that is not enough, all that may go goes.
     """
     roots = channels.roots(np.arange(channels.count))
     may = np.isfinite(scores) & (roots == np.arange(channels.count)) & (roots != FIXED)
     for record in channels.records.values():
-        for labels in (*record.given, *record.counts.values()):
+        for labels, number in zip(_sides(record), least[record.layer.name], strict=True):
             own = np.unique(roots[labels])
             best = own[np.argsort(-np.where(own == FIXED, np.inf, scores[own]), kind="stable")]
-            may[best[:max(1, int(np.ceil(floor * len(own))))]] = False
+            may[best[:number]] = False
     order = np.flatnonzero(may)
     order = order[np.argsort(scores[order], kind="stable")]
 

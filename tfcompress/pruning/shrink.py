@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from tfcompress.graph import Value, call, fill
+from tfcompress.model import check_plain
 from tfcompress.pruning.channels import Channels
 from tfcompress.pruning.dead import Dead
 from tfcompress.pruning.labels import FIXED
@@ -31,7 +32,7 @@ def shrink(model, *, round_to=1):
         A plain float32 Keras model, nested models opened.
 
     Raises:
-        ValueError: a subclassed or unbuilt model, a ``round_to`` below 1, a model whose outputs are random,
+        ValueError: a subclassed, unbuilt or still compressed model, a ``round_to`` below 1, a model whose outputs are random,
             or not finite without what goes.
         RuntimeError: the small model does not give what ``model`` gives: a bug, please report it.
 
@@ -44,6 +45,7 @@ def shrink(model, *, round_to=1):
     """
     if not isinstance(round_to, int) or round_to < 1:
         raise ValueError(f"`round_to` is a number of channels, an int >= 1. Received: round_to={round_to!r}.")
+    check_plain(model)
     channels = Channels(model)
     return _without(channels, Dead(channels), round_to)
 

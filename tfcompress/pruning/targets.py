@@ -20,11 +20,9 @@ def fitting_labels(loss, y, shape):
     >>> fitting_labels("sparse_categorical_crossentropy", np.array([[0.0, 1.0]]), (None, 2)).numpy().tolist()
     [1]
     """
-    flat = keras.tree.flatten(loss)
-    if len(flat) != 1 or len(keras.tree.flatten(y)) != 1 or len(shape) < 2 or shape[-1] == 1:
+    if len(keras.tree.flatten(loss)) != 1 or len(keras.tree.flatten(y)) != 1 or len(shape) < 2 or shape[-1] == 1:
         return y
-    known = keras.losses.get(flat[0])
-    name = getattr(getattr(known, "fn", known), "__name__", "")
+    name = _name(loss)
     rest, place = tuple(np.shape(y)[1:]), tuple(shape[1:-1])
     one_hot = len(rest) == len(shape) - 1 and rest[-1] == shape[-1]
     if name.startswith("categorical_") and not one_hot and len(rest) - len(place) in (0, 1):
@@ -33,6 +31,28 @@ def fitting_labels(loss, y, shape):
     if name == "sparse_categorical_crossentropy" and one_hot:
         return ops.argmax(y, axis=-1)
     return y
+
+
+def check_labels(model, y):
+    """ValueError for labels that are no numbers, or no classes of a model compiled for class numbers."""
+    for labels in map(np.asarray, keras.tree.flatten(y)):
+        if labels.dtype.kind not in "biuf":
+            raise ValueError(f"y holds numbers. Received: {labels.dtype} such as {labels.ravel()[0]!r}.")
+    shape = model.outputs[0].shape
+    if y is None or len(model.outputs) > 1 or not model.compiled or _name(model.loss) != "sparse_categorical_crossentropy":
+        return
+    numbers = np.asarray(y)
+    if numbers.shape[1:] != tuple(shape[1:]) and not (
+            np.array_equal(numbers, np.round(numbers)) and 0 <= numbers.min() and numbers.max() < shape[-1]):
+        raise ValueError(f"y holds the numbers of {shape[-1]} classes, 0 to {shape[-1] - 1}. Received: "
+                         f"{numbers.min():g} to {numbers.max():g}.")
+
+
+def _name(loss):
+    """Name of the one loss of a model; "" where there are several."""
+    flat = keras.tree.flatten(loss)
+    known = keras.losses.get(flat[0]) if len(flat) == 1 else None
+    return getattr(getattr(known, "fn", known), "__name__", "")
 
 
 def compiled_loss(model):
