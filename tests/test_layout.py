@@ -15,7 +15,7 @@ ORDER = [
     ["_version", "arrays", "flatbuffer"],
     ["method", "schedules", "layout"],
     ["batch_norm", "chain", "quantization.uniform", "quantization.float16", "wrapper"],
-    ["model", "graph"],
+    ["copies", "model", "graph"],
     ["callback"],
     ["pruning", "quantization", "distillation", "keras2", "keras2_ops", "keras2_check", "legacy"],
     ["conversion", "convert"],

@@ -11,11 +11,12 @@ from rich.progress import track
 
 from android_bench.result import Result
 from android_bench.store import Store, only_one, remember_config
+from tfcompress.copies import own_objects
 from tfcompress.cut import Cutter
 from tfcompress.gains import table
 from tfcompress.model import check_plain, leaves
 from tfcompress.pruning.criteria import CRITERIA
-from tfcompress.pruning.targets import check_labels, compiled_loss, fitting_labels, guessed_loss
+from tfcompress.pruning.targets import by_position, check_labels, compiled_loss, fitting_labels, guessed_loss
 from tfcompress.wrapper import read
 
 METRICS = {"flops": "macs", "bytes": "raw_bytes", "latency_us": "latency_p50_us"}
@@ -41,13 +42,14 @@ class FilterPruning:
         return table(self.steps)
 
 
-def prune_filters(model, data, target, metric="flops", *, criterion="taylor", rounds=5, fit=1, per="budget",
+def prune_filters(model, data, target, metric="flops", *, criterion="taylor", rounds=5, fit=1, per="auto",
                   round_to=1, device="host", folder=None):
     """Remove the filters that matter least until the model's float32 ``.tflite`` meets a budget.
 
     Each round scores the channels, silences those of the lowest score for their cost (all channels of a coupled group
-    together, ranked over all layers; a tenth of each layer of ``model`` stays), removes them, checks that the small model
-    gives what the silenced one gives, trains it, and measures its file. The amounts of the rounds fall geometrically.
+    together, ranked over all layers; a tenth of each layer of ``model`` stays), removes them, checks that the small
+    model gives what the silenced one gives, trains it, and measures its file. The amounts of the rounds fall
+    geometrically; MACs and bytes end at or below the budget, a measured time at most a tenth above it.
 
     Args:
         model: a built Functional or Sequential Keras model; not changed.
@@ -65,18 +67,19 @@ def prune_filters(model, data, target, metric="flops", *, criterion="taylor", ro
         per: what scores are divided by, so that channels go that matter little for what they cost. ``"budget"``: what
             the target counts; of two amounts that weighed sum which keeps most of the scores; MACs for a time.
             ``"flops"``, ``"bytes"``; ``"latency_us"``: the time of a layer's channels is measured on ``device``, by a
-            file without half of them: some seconds a layer and round. ``None``: scores as they are.
+            file without half of them: some seconds a layer and round. ``None``: scores as they are. ``"auto"``:
+            ``"budget"`` for criteria that tell what the loss or the outputs would change by, ``None`` for those that
+            compare the filters of one layer (norms, ``bn_scale``, slopes, ``random``): costs would outweigh these.
         round_to: keep a multiple of so many channels in each layer.
         device: ``"host"`` or a phone's serial number, where the time is measured.
-        folder: where rounds are kept; the same call (and the same ``fit``, which can't be checked) goes on there after
-            a crash. Default: nowhere.
+        folder: where rounds are kept; the same call (and ``fit``, which can't be checked) goes on there after a crash.
 
     Returns:
         A ``FilterPruning``; ``.model`` is a plain float32 Keras model, ``print(...)`` shows what each round saved.
 
     Raises:
-        ValueError: an unknown metric or criterion, a target that is no saving, data that doesn't fit, a folder of
-            another call, or a budget that can't be met with a tenth of each layer left.
+        ValueError: an unknown option, a target that is no saving, data that doesn't fit, a folder of another call, or
+            a budget that can't be met with a tenth of each layer left.
 
     >>> import keras, numpy as np
     >>> model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(16, 3, activation="relu"),
@@ -88,13 +91,13 @@ def prune_filters(model, data, target, metric="flops", *, criterion="taylor", ro
     """
     targets = dict(target) if isinstance(target, dict) else {metric: target}
     _check(model, targets, criterion, rounds, per, round_to)
-    _check_data(model, data)
+    data = _checked(model, data)
     targets = {metric: float(amount) for metric, amount in targets.items()}
-    if not callable(fit):
-        fit = _epochs(fit, model, data)
+    fit = fit if callable(fit) else _epochs(fit, model, data)
     cutter = Cutter(model, data, criterion, per, round_to, device)
     if folder is None:
         return _rounds(cutter, targets, rounds, fit, None)
+    _check_named(model)
     with only_one(folder):
         remember_config(folder, dict(model=_fingerprint(model), data=_digest(data), target=targets, criterion=criterion,
                                      rounds=rounds, per=per, round_to=round_to, device=device))
@@ -107,24 +110,26 @@ def _check(model, targets, criterion, rounds, per, round_to):
         raise ValueError(f"The inputs {[tuple(t.shape) for t in model.inputs]} leave sizes open: nothing can be timed. "
                          "Build the model with the sizes that the device will see.")
     for name, value, known in (*(("metric", metric, METRICS) for metric in targets), ("criterion", criterion, CRITERIA),
-                               ("per", per, (None, "budget", *METRICS))):
+                               ("per", per, (None, "auto", "budget", *METRICS))):
         if value not in known:
             raise ValueError(f"Unknown {name} {value!r}. Known: {list(known)}.")
     if len(targets) > 1 and "latency_us" in targets or not targets:
         raise ValueError(f"A budget is of flops, of bytes, of both, or of latency_us. Received: {targets}.")
-    if not all(isinstance(amount, (int, float, np.number)) and amount > 0 and amount != 1 for amount in targets.values()):
+    amounts = targets.values()
+    if not all(isinstance(amount, (int, float, np.number)) and amount > 0 and amount != 1 for amount in amounts):
         raise ValueError("A target is a share of the model's own amount, above 0 and below 1, or the amount itself, "
                          f"above 1. Received: {targets}.")
     if any(not isinstance(number, int) or number < 1 for number in (rounds, round_to)):
         raise ValueError(f"`rounds` and `round_to` are ints >= 1. Received: rounds={rounds!r}, round_to={round_to!r}.")
 
 
-def _check_data(model, data):
+def _checked(model, data):
+    """``data`` with labels by output names as a list; a ValueError where it can't be used."""
     if data is None:
-        return
+        return None
     if not (isinstance(data, (tuple, list)) and len(data) == 2):
         raise ValueError(f"`data` is (x, y), samples and labels, or None. Received: {type(data).__name__}.")
-    counts = {len(array) for array in keras.tree.flatten(data) if array is not None}
+    counts = {len(array) for array in map(np.asarray, keras.tree.flatten(data)) if array.ndim}
     if len(counts) > 1:
         raise ValueError(f"`data` is (x, y) with as many samples as labels. Received: {sorted(counts)} of them.")
     x = keras.tree.flatten(data[0])
@@ -135,7 +140,18 @@ def _check_data(model, data):
                              f"{np.shape(x[0])}, the samples first.")
     if not all(np.isfinite(a).all() for a in map(np.asarray, x) if a.dtype.kind == "f"):
         raise ValueError("x holds numbers that are not finite: nothing can be scored by them.")
-    check_labels(model, data[1])
+    y = by_position(model, data[1])
+    y = np.asarray(y) if isinstance(y, list) and len(model.outputs) == 1 else y
+    check_labels(model, y)
+    return data[0], y
+
+
+def _check_named(model):
+    lambdas = [path for path, layer in leaves(model) if isinstance(layer, keras.layers.Lambda)
+               and layer.function.__name__ == "<lambda>"]
+    if lambdas:
+        raise ValueError(f"`folder` can't keep rounds of a model with lambdas, in the Lambda layers {lambdas}: give "
+                         "them a named function, or folder=None.")
 
 
 def _epochs(count, start, data):
@@ -145,7 +161,7 @@ def _epochs(count, start, data):
     if not count or data is None or data[1] is None:
         return lambda model, number: None
     x, y = data
-    options = compiled_loss(start) if start.compiled else {"loss": guessed_loss(start, x, y)}
+    options = compiled_loss(start) or {"loss": guessed_loss(start, x, y)}
     labels = fitting_labels(options["loss"], y, start.outputs[0].shape)
 
     def fit(model, number):
@@ -179,6 +195,8 @@ def _rounds(cutter, targets, rounds, fit, folder):
         name, path = f"round {number}", folder / f"round_{number}.keras" if folder else None
         if path and path.exists():
             known = {type(layer).__name__: type(layer) for _, layer in leaves(cutter.start)}
+            for _, layer in leaves(cutter.start):
+                known |= own_objects(layer)
             model = keras.models.load_model(path, custom_objects=known, compile=False)
         else:
             model = cutter.cut(model, {metric: own[metric] * (goal / own[metric]) ** (number / rounds)
@@ -190,8 +208,8 @@ def _rounds(cutter, targets, rounds, fit, folder):
     for metric, goal in goals.items():
         left = getattr(rows[-1], METRICS[metric])
         if left > goal * (1.1 if metric == "latency_us" else 1.001):
-            raise ValueError(f"{left:,.0f} {metric} are left, not the {goal:,.0f} that were asked for. Take more "
-                             f"rounds, or ask for more. Not followed: {cutter.fences or 'nothing'}.")
+            raise ValueError(f"{left:,.0f} {metric} are left, not the {goal:,.0f} that were asked for. Set a higher "
+                             f"target, or take more rounds. Not followed: {cutter.fences or 'nothing'}.")
     return FilterPruning(model, rows, cutter.fences)
 
 

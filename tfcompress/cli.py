@@ -24,6 +24,10 @@ USAGE = """tfcompress: from a Keras model to a small, fast, verified .tflite
 'tfcompress COMMAND --help' shows a command's flags."""
 
 
+CRITERIA = ("random, magnitude, l1_norm, l2_norm, geometric_median, bn_scale, slope, slope_both, taylor, taylor2, "
+            "information_gain, relevance, behaviour")  # those of pruning.criteria, which takes seconds to import
+
+
 def _flag_values():
     return flags.FlagValues()
 
@@ -104,11 +108,12 @@ def _shrink(argv):
 def _prune_filters(argv):
     values = _flag_values()
     flags.DEFINE_string("data", None, ".npz with x (samples first), y (class numbers or one-hot)", flag_values=values)
-    flags.DEFINE_float("target", None, "a share of the model's own amount below 1, else the amount", flag_values=values)
+    flags.DEFINE_string("target", None, "a share of the model's own amount below 1, else the amount; two budgets: "
+                        "flops=0.4,bytes=0.3", flag_values=values)
     flags.DEFINE_string("metric", "flops", "flops, bytes or latency_us (measured on --device)", flag_values=values)
-    flags.DEFINE_string("criterion", "taylor", "what ranks the filters", flag_values=values)
-    flags.DEFINE_enum("per", "budget", ["budget", "flops", "bytes", "latency_us", "none"], "what scores are divided by",
-                      flag_values=values)
+    flags.DEFINE_string("criterion", "taylor", f"what ranks the filters: {CRITERIA}", flag_values=values)
+    flags.DEFINE_enum("per", "auto", ["auto", "budget", "flops", "bytes", "latency_us", "none"],
+                      "what scores are divided by", flag_values=values)
     flags.DEFINE_integer("rounds", 5, "of removal and training", flag_values=values)
     flags.DEFINE_integer("epochs", 1, "of training on --data with Adam, a round", lower_bound=0, flag_values=values)
     flags.DEFINE_integer("round_to", 1, "keep a multiple of so many channels", lower_bound=1, flag_values=values)
@@ -116,7 +121,7 @@ def _prune_filters(argv):
     flags.DEFINE_string("folder", None, "where rounds are kept: a stopped run goes on there", flag_values=values)
     flags.DEFINE_string("output", None, "the .keras file to write", short_name="o", flag_values=values)
     (source,) = _parse(values, argv, "prune-filters MODEL.keras --data x.npz --target 0.5 -o SMALL.keras", 1)
-    output, target = _keras_files(source, values), _required(values, "target")
+    output, target = _keras_files(source, values), _budget(_required(values, "target"))
     from tfcompress.arrays import read_npz
     data = read_npz(_required(values, "data"))
     if missing := {"x", "y"} - set(data):
@@ -132,6 +137,15 @@ def _prune_filters(argv):
     _write_small(found.model, model, output, found.fenced)
 
 
+def _budget(text):
+    """``"0.5"`` as a number, ``"flops=0.4,bytes=0.3"`` as a dict."""
+    try:
+        parts = [part.partition("=") for part in text.split(",")]
+        return {name: float(number) for name, _, number in parts} if "=" in text else float(text)
+    except ValueError:
+        raise ValueError(f"--target is a number, or flops=0.4,bytes=0.3. Received: {text!r}.") from None
+
+
 def _keras_files(source, values):
     """The --output of a command that reads one .keras file and writes another, both checked before any work."""
     output = Path(_required(values, "output"))
@@ -139,6 +153,8 @@ def _keras_files(source, values):
         raise ValueError(f"--output is a .keras file in a folder that exists. Received: {output}.")
     if not Path(source).is_file():
         raise ValueError(f"No .keras file at {source!r}.")
+    if Path(source).suffix not in (".keras", ".h5", ".hdf5"):
+        raise ValueError(f"Filters are removed from a Keras model, .keras or .h5. Received: {source!r}.")
     return output
 
 

@@ -7,9 +7,9 @@ from tfcompress.convert import convert
 from tfcompress.gains import payoff, timed
 from tfcompress.inspect import inspect
 from tfcompress.pruning.channels import Channels
-from tfcompress.pruning.choose import floors, label_costs, label_scores, label_times, lowest
+from tfcompress.pruning.choose import RELATIVE, floors, label_costs, label_scores, label_times, lowest
 from tfcompress.pruning.compensate import compensate
-from tfcompress.pruning.shrink import kept, remove
+from tfcompress.pruning.shrink import check_copy, kept, remove
 from tfcompress.pruning.targets import compiled_loss
 
 TRIES = 8  # files made to meet a budget
@@ -33,6 +33,7 @@ class Cutter:
         self.round_to, self.device = round_to, device
         self.file, self.known, self.goals = convert(model).content, [], {}
         channels = Channels(model)
+        check_copy(model, channels)
         self.fences, self.floors = list(dict.fromkeys(channels.fences)), floors(channels)
         self.macs = channels.macs(np.ones(channels.count, bool))
 
@@ -76,17 +77,19 @@ class Cutter:
 
     def _with_loss(self, model):
         """``model`` as criteria see it: with the first model's loss, whatever ``fit`` has compiled it for."""
-        if model is self.start:
+        options = compiled_loss(self.start)
+        if model is self.start and not isinstance(model.loss if options else None, dict):
             return model
         model = keras.Model(model.input, model.output)
-        if self.start.compiled:
-            model.compile(**compiled_loss(self.start))
+        if options:
+            model.compile(**options)
         return model
 
     def _costs(self, model, channels, scores, metrics):
         """What scores are divided by: arrays ``(channels.count,)`` to try."""
         counted = tuple("flops" if metric == "latency_us" else metric for metric in metrics)
-        chosen = {None: (), "budget": counted}.get(self.per, (self.per,))
+        per = self.per if self.per != "auto" else None if self.criterion in RELATIVE else "budget"
+        chosen = {None: (), "budget": counted}.get(per, (per,))
         found = [label_times(model, channels, scores, lambda small: self.timed(convert(small).content))
                  if metric == "latency_us" else label_costs(channels, metric) for metric in chosen]
         found = [np.maximum(cost / cost[np.isfinite(scores)].max(initial=1e-30), 1e-9) for cost in found]

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import keras
 
-from tfcompress.model import check_model, copy_layer, is_graph
+from tfcompress.copies import copy_layer
+from tfcompress.model import check_model, is_graph
 
 HALF = ("float16", "bfloat16")
 
@@ -92,6 +93,11 @@ class Graph:
             if count[node.layer.name] > 1:
                 node.layer.name = node.path.replace("/", "_")
 
+    def feed(self, x):
+        """``{Value: tensor}`` of the inputs: ``x`` is an array, a list, or a dict by the inputs' names."""
+        given = [x[name] for name, _ in self.inputs] if isinstance(x, dict) else keras.tree.flatten(x)
+        return {v: keras.ops.cast(a, v.dtype) for (_, v), a in zip(self.inputs, given, strict=True)}
+
     def consumers(self, value):
         """Nodes that read ``value``, once for each of their arguments that is it."""
         return [node for node in self.nodes for v in node.inputs if v is value]
@@ -141,7 +147,7 @@ def call(node, tensors, layer=None):
     args, kwargs = fill((node.args, node.kwargs), tensors)
     if getattr(node.layer, "_call_has_training_arg", False) and not any(
             isinstance(t, keras.KerasTensor) for t in keras.tree.flatten((args, kwargs))):
-        kwargs.setdefault("training", False)             # augmentation's own default is True
+        kwargs["training"] = False                       # as Keras: the model's overrides a call's, and augmentation's
     results = keras.tree.flatten((layer or node.layer)(*args, **kwargs))
     tensors.update(dict(zip(node.outputs, results, strict=True)))
 

@@ -8,9 +8,10 @@ import numpy as np
 
 from tfcompress.batch_norm import fused, unfused
 from tfcompress.chain import Chain
+from tfcompress.copies import assign_all, copy_layer
 from tfcompress.layout import kernels, tensors, vectors
 from tfcompress.method import Method
-from tfcompress.wrapper import Compressed, read
+from tfcompress.wrapper import Compressed
 
 
 def is_graph(model):
@@ -41,8 +42,8 @@ def check_plain(model):
     check_model(model)
     wrapped = [path for path, _, _ in compressed_tensors(model)]
     if wrapped:
-        raise ValueError(f"Model '{model.name}' still trains compressed layers: {wrapped[:5]}. Call strip(model) first; "
-                         "filters are removed before quantize_aware, not after.")
+        raise ValueError(f"Model '{model.name}' still trains compressed layers: {wrapped[:5]}. Call strip(model) "
+                         "first; filters are removed before quantize_aware, not after.")
 
 
 def leaves(model, prefix=""):
@@ -105,22 +106,6 @@ def head(model):
 
 def _plain(layer):
     return layer.layer if isinstance(layer, Compressed) else layer
-
-
-def copy_layer(layer, kind=None):
-    """A copy of ``layer`` (as class ``kind``) with its weights, seeds included, built as the original was."""
-    copy = (kind or type(layer)).from_config(layer.get_config())
-    if not isinstance(layer, keras.layers.Layer):        # an operation such as `x + y`: nothing to build or copy
-        return copy
-    if layer.built and not copy.built:
-        config = layer.get_build_config()
-        if config is not None:
-            copy.build_from_config(config)
-            copy.built = True
-    if len(copy.variables) == len(layer.variables):      # layers without a build config are built when called
-        for old, new in zip(layer.variables, copy.variables, strict=True):
-            new.assign(read(old))
-    return copy
 
 
 def _plan(model, rules, include_head):
@@ -262,8 +247,7 @@ def refresh(model, copy):
     """Bring the plain layers of ``copy``, a ``clone`` of ``model``, up to date: variables, and compressed weights."""
     for (_, old), (_, layer) in zip(leaves(model), leaves(copy), strict=True):
         if not isinstance(layer, Compressed):
-            for source, target in zip(_plain(old).variables, layer.variables, strict=True):
-                target.assign(read(source))
+            assign_all(_plain(old), layer)
             if isinstance(old, Compressed):
                 bake(old, layer)
 

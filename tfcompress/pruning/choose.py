@@ -86,8 +86,10 @@ def pools(channels):
 def floors(channels, share=0.1):
     """``{layer name: [how many channels must stay]}``: this share, and one, of what each layer reads and makes."""
     roots = channels.roots(np.arange(channels.count))
-    return {record.layer.name: [max(1, int(np.ceil(share * len(np.unique(roots[labels]))))) for labels in _sides(record)]
-            for record in channels.records.values()}
+
+    def number(labels):
+        return max(1, int(np.ceil(share * len(np.unique(roots[labels])))))
+    return {record.layer.name: [number(labels) for labels in _sides(record)] for record in channels.records.values()}
 
 
 def _sides(record):
@@ -97,7 +99,7 @@ def _sides(record):
 def lowest(channels, scores, enough, least):
     """``keep``: without as few of the lowest-scored channels as make ``enough(keep)`` true.
 
-    Of every layer as many stay as ``least`` says, ``floors`` of this model or of a larger one that it was made of. Where
+    Of every layer as many stay as ``least`` says, the ``floors`` of this model or of the larger one that it was. Where
     that is not enough, all that may go goes.
     """
     roots = channels.roots(np.arange(channels.count))

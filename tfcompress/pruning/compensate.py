@@ -25,8 +25,7 @@ def compensate(channels, keep, x):
         x: samples, one array or a structure of them; 256 are looked at.
     """
     grams = {}
-    tensors = {value: keras.ops.convert_to_tensor(np.asarray(a)[:SAMPLES].astype(value.dtype))
-               for (_, value), a in zip(channels.graph.inputs, keras.tree.flatten(x), strict=True)}
+    tensors = channels.graph.feed(keras.tree.map_structure(lambda a: np.asarray(a)[:SAMPLES], x))
     records = {id(node): record for node, record in channels.calls}
     last = {v: node for node in channels.graph.nodes for v in node.inputs}
     for node in channels.graph.nodes:

@@ -104,7 +104,7 @@ class Dead:
             given = ~np.isnan(c) & (c != 0)
             self._block(labels[given], node, c[given])
             self.read_by.append((labels, np.ones(len(labels), bool)))
-        live = [np.isnan(self.constant[v]) for v in floats(node)]
+        live = [np.isnan(self.constant[v]) | (self.constant[v] != 0) for v in floats(node)]
         if isinstance(layer, L.Embedding):
             table = read(layer.embeddings)
             return [np.where(np.ptp(table, axis=0) == 0, table[0], np.nan)]

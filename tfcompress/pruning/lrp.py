@@ -131,8 +131,7 @@ def _simple(model):
 
 
 def _forward(graph, x):
-    given = [x[name] for name, _ in graph.inputs] if isinstance(x, dict) else keras.tree.flatten(x)
-    tensors = {v: tf.cast(t, v.dtype) for (_, v), t in zip(graph.inputs, given, strict=True)}
+    tensors = graph.feed(x)
     for node in graph.nodes:
         call(node, tensors)
     return tensors

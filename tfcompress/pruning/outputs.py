@@ -80,14 +80,9 @@ class Outputs:
         """Those of ``paths`` that have no output to look at."""
         return [path for path in paths if path not in self.ends]
 
-    def feed(self, x):
-        """``{Value: tensor}`` of the model's inputs: an array, a list, or a dict by the inputs' names."""
-        given = [x[name] for name, _ in self.graph.inputs] if isinstance(x, dict) else keras.tree.flatten(x)
-        return {v: tf.cast(t, v.dtype) for (_, v), t in zip(self.graph.inputs, given, strict=True)}
-
     def forward(self, x, masks=None):
         """All tensors, ``{Value: tensor}``, the filters' outputs multiplied by ``masks``, ``(batch, channels)``."""
-        tensors = self.feed(x)
+        tensors = self.graph.feed(x)
         marks = {value: path for path in masks or () for value in self.ends[path]}
         for node in self.graph.nodes:
             call(node, tensors)

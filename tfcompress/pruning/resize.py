@@ -5,6 +5,7 @@ import copy
 import keras
 import numpy as np
 
+from tfcompress.copies import from_own_config
 from tfcompress.wrapper import read
 
 
@@ -25,7 +26,7 @@ def resized(layer, counts, bias=False):
             inner.pop("build_config", None)              # it is built for the new size when it is called
     if bias:
         (config["layer"]["config"] if "layer" in config else config)["use_bias"] = True
-    fresh = type(layer).from_config(config)
+    fresh = from_own_config(layer, config)
     fresh.name = layer.name
     if isinstance(fresh, keras.layers.Layer):
         for part in fresh._flatten_layers():

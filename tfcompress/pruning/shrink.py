@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 
-from tfcompress.graph import Value, call, fill
-from tfcompress.model import check_plain
+from tfcompress.graph import HALF, Value, call, fill
+from tfcompress.model import check_plain, leaves
 from tfcompress.pruning.channels import Channels
 from tfcompress.pruning.dead import Dead
 from tfcompress.pruning.labels import FIXED
@@ -13,6 +13,8 @@ from tfcompress.pruning.resize import assign, resized
 from tfcompress.wrapper import read
 
 TOLERANCE = 1e-4  # of the largest output: how far the small model may lie from the masked one
+RANDOM = ("'{}' gives other outputs each time it is run: a smaller model can't be proved to do the same. Does a layer "
+          "add noise in inference too? Build it without.")
 
 
 def shrink(model, *, round_to=1):
@@ -32,8 +34,8 @@ def shrink(model, *, round_to=1):
         A plain float32 Keras model, nested models opened.
 
     Raises:
-        ValueError: a subclassed, unbuilt or still compressed model, a ``round_to`` below 1, a model whose outputs are random,
-            or not finite without what goes.
+        ValueError: a subclassed, unbuilt or still compressed model, a ``round_to`` below 1, a model with layers that
+            can't be copied, or whose outputs are random, or not finite without what goes.
         RuntimeError: the small model does not give what ``model`` gives: a bug, please report it.
 
     >>> import keras, numpy as np
@@ -47,6 +49,7 @@ def shrink(model, *, round_to=1):
         raise ValueError(f"`round_to` is a number of channels, an int >= 1. Received: round_to={round_to!r}.")
     check_plain(model)
     channels = Channels(model)
+    check_copy(model, channels)
     return _without(channels, Dead(channels), round_to)
 
 
@@ -54,6 +57,22 @@ def remove(channels, labels, *, round_to=1):
     """The model without the channels of these ``labels``: silenced first, so that what goes is exactly zero."""
     silence(channels, labels)
     return _without(channels, Dead(channels), round_to)
+
+
+def check_copy(model, channels):
+    """ValueError where ``channels``' graph, a copy of ``model``, does not give what ``model`` gives."""
+    if any(part.compute_dtype in HALF for part in model._flatten_layers()):
+        return                                           # the copy is float32
+    example = _example(channels)
+    given = keras.tree.pack_sequence_as(channels.graph.input_struct, example)
+    once, twice = (keras.tree.flatten(model(given, training=False)) for _ in range(2))
+    if not _furthest(once, twice) <= TOLERANCE:
+        raise ValueError(RANDOM.format(model.name))
+    gap = _furthest(once, _outputs(channels.graph, example))
+    if not gap <= TOLERANCE:
+        own = {type(layer).__name__ for _, layer in leaves(model) if not type(layer).__module__.startswith("keras.")}
+        raise ValueError(f"A copy of '{model.name}' does not give what it gives: outputs differ by {gap:.1e} of the "
+                         f"largest. Do all layers tell their options in get_config? Own ones: {sorted(own) or 'none'}.")
 
 
 def fenced_layers(model):
@@ -88,8 +107,7 @@ def _without(channels, dead, round_to):
     if gap <= TOLERANCE:
         return small
     if not _furthest(before, _outputs(channels.graph, example)) <= TOLERANCE:
-        raise ValueError(f"'{channels.graph.name}' gives other outputs each time it is run: a smaller model can't be "
-                         "proved to do the same. Is Dropout, or noise, called with training=True? Build it without.")
+        raise ValueError(RANDOM.format(channels.graph.name))
     if not all(np.isfinite(keras.ops.convert_to_numpy(a)).all() for a in before):
         raise ValueError(f"'{channels.graph.name}' gives numbers that are not finite once these channels are zero: is "
                          "something divided by a channel? Add a small constant to what divides.")

@@ -35,11 +35,13 @@ def fitting_labels(loss, y, shape):
 
 def check_labels(model, y):
     """ValueError for labels that are no numbers, or no classes of a model compiled for class numbers."""
+    if y is None:
+        return
     for labels in map(np.asarray, keras.tree.flatten(y)):
         if labels.dtype.kind not in "biuf":
             raise ValueError(f"y holds numbers. Received: {labels.dtype} such as {labels.ravel()[0]!r}.")
-    shape = model.outputs[0].shape
-    if y is None or len(model.outputs) > 1 or not model.compiled or _name(model.loss) != "sparse_categorical_crossentropy":
+    shape, loss = model.outputs[0].shape, compiled_loss(model).get("loss")
+    if len(model.outputs) > 1 or _name(loss) != "sparse_categorical_crossentropy":
         return
     numbers = np.asarray(y)
     if numbers.shape[1:] != tuple(shape[1:]) and not (
@@ -51,13 +53,23 @@ def check_labels(model, y):
 def _name(loss):
     """Name of the one loss of a model; "" where there are several."""
     flat = keras.tree.flatten(loss)
-    known = keras.losses.get(flat[0]) if len(flat) == 1 else None
+    known = keras.losses.get(flat[0]) if len(flat) == 1 and flat[0] is not None else None
     return getattr(getattr(known, "fn", known), "__name__", "")
 
 
 def compiled_loss(model):
-    """``{"loss": ..., "loss_weights": ...}`` of a compiled model, for ``compile`` of another one."""
-    return {"loss": model.loss, "loss_weights": model._compile_loss._user_loss_weights}
+    """``{"loss": ..., "loss_weights": ...}`` for ``compile`` of another model; empty where ``model`` has no loss."""
+    if getattr(model, "_compile_loss", None) is None:
+        return {}
+    weights = model._compile_loss._user_loss_weights
+    return {"loss": by_position(model, model.loss), "loss_weights": by_position(model, weights)}
+
+
+def by_position(model, given):
+    """A dict by the names of ``model``'s outputs as a list in their order: nested models opened, names are others."""
+    names = getattr(model, "output_names", ())
+    named = isinstance(given, dict) and not isinstance(model.output, dict) and set(given) == set(names)
+    return [given[name] for name in names] if named else given
 
 
 def guessed_loss(model, x, y):
