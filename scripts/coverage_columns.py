@@ -126,14 +126,13 @@ def filters(family):
     import tfcompress
 
     model, data = build(family), (images(family, 32, seed=3), np.arange(32) % CLASSES)
-    done = tfcompress.prune_filters(model, data, 0.65, "flops", criterion="l2_norm", rounds=1, fit=0, per=None)
+    done = tfcompress.prune_filters(model, data, 0.65, "flops", criterion="l2_norm", rounds=1, fit=0)
     sharpen(done.model, images(family, 64, seed=1))
     files = [tfcompress.convert(each, "float32") for each in (model, done.model)]
     before, after = (tfcompress.inspect(file).macs for file in files)
     figures = compare(files[1], family, answers(done.model, family)) | {
         "macs": before, "macs_left": after, "gone": round(1 - after / before, 4), "parameters": model.count_params(),
         "parameters_left": done.model.count_params(), "fenced": [f"{path}: {why}" for path, why in done.fenced],
-        "us": [round(step.latency_p50_us) for step in done.steps],
     }  # fmt: skip
     if figures["gone"] < 0.3 or figures["snr_db"] < LEAST_DB["float32"]:
         figures["reason"] = f"{figures['gone']:.1%} of the MACs are gone, SNR {figures['snr_db']} dB"
