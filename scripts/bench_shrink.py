@@ -41,7 +41,7 @@ def child(name: str) -> None:
 
     from tfcompress.pruning.channels import Channels
     from tfcompress.pruning.labels import FIXED
-    from tfcompress.pruning.shrink import remove
+    from tfcompress.pruning.shrink import check_copy, remove
 
     model = getattr(keras.applications, name)(weights=None)
     model(np.zeros((2, *model.input_shape[1:]), "float32"))
@@ -49,6 +49,7 @@ def child(name: str) -> None:
     peak.start()
     begin = time.perf_counter()
     channels = Channels(model)
+    check_copy(model, channels)
     roots = np.unique(channels.roots(np.arange(channels.count)))
     followed = time.perf_counter() - begin
     free = roots[roots != FIXED]

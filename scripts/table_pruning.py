@@ -16,6 +16,7 @@ killed, the same command goes on.
 """
 
 import argparse
+import functools
 import statistics
 import time
 from dataclasses import replace
@@ -113,16 +114,20 @@ def times(*paths: Path, turns: int = 5) -> list[float]:
     return [statistics.median(column) for column in zip(*found, strict=True)]
 
 
-def measured(splits, folder: Path, file: Path) -> dict:
-    """What an int8 file does and weighs, and the same of its control's float32 file, timed beside it."""
-    base, row = {}, {}
+@functools.cache
+def judged(data: str, path: Path) -> dict:
+    """What a file does and weighs."""
+    splits, content = datasets.load(data), path.read_bytes()
+    result, (raw, packed) = measure.evaluate(content, splits.x_test, splits.y_test), measure.sizes(content)
+    validation = measure.evaluate(content, splits.x_val, splits.y_val).accuracy
+    return dict(accuracy=result.accuracy, macro_f1=result.macro_f1, validation=validation, bytes=raw, gzip=packed,
+                macs=tfcompress.inspect(content).macs)  # fmt: skip
+
+
+def measured(data: str, folder: Path, file: Path) -> dict:
+    """An int8 file, and its control's float32 file, timed in turn with it."""
     paths = folder / "control.tflite", file
-    for found, path, us in zip((base, row), paths, times(*paths), strict=True):
-        content = path.read_bytes()
-        result, (raw, packed) = measure.evaluate(content, splits.x_test, splits.y_test), measure.sizes(content)
-        found.update(accuracy=result.accuracy, macro_f1=result.macro_f1, bytes=raw, gzip=packed, us=us)
-        found["macs"] = tfcompress.inspect(content).macs
-        found["validation"] = measure.evaluate(content, splits.x_val, splits.y_val).accuracy
+    base, row = (judged(data, path) | {"us": us} for path, us in zip(paths, times(*paths), strict=True))
     return row | {"control": base}
 
 
@@ -139,7 +144,7 @@ def measured_again(store: Store) -> None:
         folder, work = folders(row)
         file = work / f"{row['criterion']}.tflite"
         if file.exists() and (folder / "control.tflite").exists():
-            rows[number] = row | measured(datasets.load(row["data"]), folder, file)
+            rows[number] = row | measured(row["data"], folder, file)
             print(line(" ".join(map(str, store.key_of(row))), [rows[number]]), flush=True)
     store.rewrite(rows)
     write_tables(rows, readme=True)
@@ -151,7 +156,8 @@ def main(options) -> None:
         return measured_again(store)
     splits, subset = datasets.load(options.data), options.subset
     few = {name: getattr(splits, name)[:64] for name in ("x_val", "y_val")}  # nothing is chosen by them
-    step = len(splits.x_train) // subset if subset and options.data == "ecg" else 1  # beats come patient by patient
+    many = len(splits.x_train) // subset if subset and options.data == "ecg" else 1
+    step = max(1, many)  # beats come patient by patient
     some = slice(None, step * subset or None, step)
     part = replace(splits, x_train=splits.x_train[some], y_train=splits.y_train[some], **few)
     nets = options.nets.split(",") if options.nets else list(NETS[options.data])
@@ -168,7 +174,7 @@ def main(options) -> None:
             started = time.perf_counter()
             make(criterion, control, part, job, seed, work)
             row["seconds"] = time.perf_counter() - started
-            row |= measured(splits, folder, work / f"{criterion}.tflite")
+            row |= measured(options.data, folder, work / f"{criterion}.tflite")
             store.append(row)
             write_tables(store.read())
             print(line(f"{net} {seed} {criterion}", [row]), flush=True)

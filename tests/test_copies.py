@@ -57,8 +57,22 @@ def normalized():
     return layer
 
 
+def gelu(x):
+    return x * keras.ops.sigmoid(3 * x)
+
+
+class Cell(L.SimpleRNNCell):
+    pass
+
+
+def cells():
+    return keras.Sequential([L.Reshape((3, 2)), L.RNN([Cell(6), Cell(6)])])
+
+
 LAYERS = {
-    "normalization": normalized, "block": Block, "lambda": lambda: L.Lambda(lambda x: 2 * keras.ops.tanh(x)),
+    "normalization": normalized, "name of Keras": lambda: L.Dense(6, gelu), "cells": cells,
+    "normalization inside": lambda: keras.Sequential([L.Reshape((1, 6)), L.TimeDistributed(normalized()), L.Flatten()]),
+    "block": Block, "lambda": lambda: L.Lambda(lambda x: 2 * keras.ops.tanh(x)),
     "own activation": lambda: L.Dense(6, odd), "own regularizer": lambda: L.Dense(6, kernel_regularizer=Penalty()),
 }  # fmt: skip
 
@@ -100,14 +114,44 @@ def test_integers_see_the_statistics_of_a_normalization():
 def test_filters_go_beside_them_and_rounds_are_taken_up_again(name, tmp_path):
     model = net(LAYERS[name]())
     model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    options = dict(target=0.6, rounds=2, fit=0)
-    if name == "lambda":
-        with pytest.raises(ValueError, match="Lambda"):
+    options = dict(target=0.9 if name == "cells" else 0.6, rounds=2, fit=0)
+    if name in ("lambda", "name of Keras"):
+        with pytest.raises(ValueError, match="`folder` can't keep rounds"):
             prune_filters(model, (X, Y), folder=tmp_path, **options)
         return
     first = prune_filters(model, (X, Y), folder=tmp_path, **options).model
     again = prune_filters(model, (X, Y), folder=tmp_path, **options).model
     np.testing.assert_allclose(again(X), first(X), atol=1e-6)
+
+
+@pytest.mark.slow
+def test_functions_of_one_name_are_not_mixed_up_in_a_folder(tmp_path):
+    def times(factor):
+        def act(x):
+            return factor * keras.ops.relu(x)
+        return act
+    model = keras.Sequential([keras.Input((6,)), L.Dense(16, times(-0.5)), L.Dense(8, times(3.0)), L.Dense(3)])
+    with pytest.raises(ValueError, match="'act' of layer .* is the name of another function"):
+        prune_filters(model, (X, Y), 0.6, folder=tmp_path, fit=0)
+    assert prune_filters(model, (X, Y), 0.6, fit=0, rounds=1).model.count_params() < model.count_params()
+
+
+@pytest.mark.slow
+def test_a_normalization_behind_a_layer_that_shrinks_keeps_its_statistics():
+    i = keras.Input((6,))
+    dense, norm = L.Dense(8), L.Normalization()
+    wide = np.random.default_rng(0).normal(3, 2, (64, 8)).astype("float32")
+    norm.adapt(wide)
+    model = keras.Model(i, L.Dense(3)(norm(dense(i))))
+    dense.kernel.assign(dense.kernel * (np.arange(8) % 2))
+    np.testing.assert_allclose(shrink(model)(X), model(X), atol=1e-4)
+
+
+def test_states_stay_what_they_were():
+    lstm = L.LSTM(4, stateful=True)
+    model = keras.Sequential([keras.Input(batch_shape=(2, 5, 6)), lstm, L.Dense(2)])
+    small = shrink(model)
+    assert not np.any(lstm.states[0]) and small.count_params() == model.count_params()
 
 
 @pytest.mark.slow
@@ -146,6 +190,11 @@ def test_losses_by_the_names_of_nested_models_and_none_at_all():
     for fit in (0, 1):
         done = prune_filters(model, (X, {"size": X[:, :1], "kind": Y}), 0.6, rounds=2, fit=fit)
         assert done.steps[-1].macs <= 0.6 * done.steps[0].macs
+    i = keras.Input((6,))
+    model = keras.Model(i, L.Dense(3, name="out")(L.Dense(16)(i)))
+    model.compile(loss={"out": keras.losses.SparseCategoricalCrossentropy(from_logits=True)})
+    for y in ({"out": Y}, [Y]):
+        assert prune_filters(model, (X, y), 0.6, rounds=1).model.count_params() < model.count_params()
     model = net(L.Dense(6))
     model.compile("adam")
     assert prune_filters(model, (X, Y.tolist()), 0.6, rounds=1).model.count_params() < model.count_params()

@@ -9,7 +9,7 @@ from small_models import compiled, image_data
 
 from android_bench.result import Result
 from tfcompress import OneShot, Prune, compress, convert, cut, inspect, payoff, prune_filters, shrink
-from tfcompress.budget import _epochs
+from tfcompress.budget import _checked, _epochs
 from tfcompress.cut import Cutter
 from tfcompress.pruning.channels import Channels
 from tfcompress.pruning.choose import floors, label_costs, label_scores, label_times, lowest, pools
@@ -280,6 +280,15 @@ def test_labels_that_the_loss_does_not_know_are_told():
             prune_filters(model, (np.ones((2, 8, 8, 3)), y), 0.5)
 
 
+def test_a_class_that_the_loss_ignores_is_a_label():
+    model = residual_net()
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=255))
+    y = np.array([0, 255, 1, 2])
+    assert _checked(model, (np.ones((4, 8, 8, 3)), y))[1] is y
+    with pytest.raises(ValueError, match="Received: 0 to 254"):
+        _checked(model, (np.ones((2, 8, 8, 3)), np.array([0, 254])))
+
+
 def test_a_compressed_model_has_to_be_stripped_first():
     model = compress(residual_net(), Prune(OneShot(0.5), granularity="filter"))
     for call in (shrink, lambda model: prune_filters(model, None, 0.5, criterion="l2_norm")):
@@ -295,6 +304,24 @@ def test_a_tenth_of_the_first_model_stays_over_all_rounds():
     model = keras.Model(i, L.Dense(3)(L.Concatenate()([L.GlobalMaxPooling2D()(a), L.GlobalMaxPooling2D()(b)])))
     done = prune_filters(model, None, 0.2, criterion="random", rounds=4, per="flops")
     assert done.model.get_layer("wide").filters == 4 and done.steps[-1].macs <= 0.2 * done.steps[0].macs
+
+
+def gated(i):
+    a, b = keras.ops.split(L.Conv2D(8, 3)(i), 2, -1)
+    return L.Activation("relu")(a * keras.ops.sigmoid(b))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("body, target, rounds", [
+    (gated, 0.3, 4),
+    (lambda i: L.Conv2D(12, 3, groups=4)(L.Conv2D(8, 3)(i)), 0.23, 5),
+    (lambda i: L.Maximum()([L.Conv2D(8, 3)(i), L.Conv2D(8, 3)(i)]), 0.13, 6),
+])
+def test_layers_that_are_followed_otherwise_once_they_have_one_channel_or_group(body, target, rounds):
+    i = keras.Input((12, 12, 3))
+    model = keras.Model(i, L.Dense(3)(L.GlobalAveragePooling2D()(L.Conv2D(7, 1)(body(i)))))
+    done = prune_filters(model, None, target, criterion="l2_norm", rounds=rounds, fit=0)
+    assert done.steps[-1].macs <= target * done.steps[0].macs
 
 
 @pytest.mark.slow

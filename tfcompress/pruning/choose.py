@@ -83,17 +83,21 @@ def pools(channels):
     return [free[pool[free] == name] for name in np.unique(pool[free])]
 
 
-def floors(channels, share=0.1):
-    """``{layer name: [how many channels must stay]}``: this share, and one, of what each layer reads and makes."""
+def floors(channels):
+    """``{(layer name, side): how many channels must stay}``: a tenth, and one, of what each layer reads and makes."""
     roots = channels.roots(np.arange(channels.count))
-
-    def number(labels):
-        return max(1, int(np.ceil(share * len(np.unique(roots[labels])))))
-    return {record.layer.name: [number(labels) for labels in _sides(record)] for record in channels.records.values()}
+    return {side: _tenth(np.unique(roots[labels])) for side, labels in _sides(channels)}
 
 
-def _sides(record):
-    return (*record.given, *record.counts.values())
+def _tenth(labels):
+    return max(1, int(np.ceil(0.1 * len(labels))))
+
+
+def _sides(channels):
+    """``((layer name, what it is there), labels)`` of all that layers read and make."""
+    for record in channels.records.values():
+        for at, labels in (*enumerate(record.given), *record.counts.items()):
+            yield (record.layer.name, at), labels
 
 
 def lowest(channels, scores, enough, least):
@@ -104,11 +108,10 @@ def lowest(channels, scores, enough, least):
     """
     roots = channels.roots(np.arange(channels.count))
     may = np.isfinite(scores) & (roots == np.arange(channels.count)) & (roots != FIXED)
-    for record in channels.records.values():
-        for labels, number in zip(_sides(record), least[record.layer.name], strict=True):
-            own = np.unique(roots[labels])
-            best = own[np.argsort(-np.where(own == FIXED, np.inf, scores[own]), kind="stable")]
-            may[best[:number]] = False
+    for side, labels in _sides(channels):
+        own = np.unique(roots[labels])
+        best = own[np.argsort(-np.where(own == FIXED, np.inf, scores[own]), kind="stable")]
+        may[best[:least.get(side, _tenth(own))]] = False
     order = np.flatnonzero(may)
     order = order[np.argsort(scores[order], kind="stable")]
 

@@ -5,7 +5,7 @@ import copy
 import keras
 import numpy as np
 
-from tfcompress.copies import from_own_config
+from tfcompress.copies import finalize, from_own_config
 from tfcompress.wrapper import read
 
 
@@ -50,3 +50,4 @@ def assign(layer, fresh, slices, keep, added=None):
         values[-1] = values[-1] + added
     for target, value in zip(fresh.weights, values, strict=True):
         target.assign(value)
+    finalize(fresh)

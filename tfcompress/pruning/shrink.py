@@ -35,7 +35,7 @@ def shrink(model, *, round_to=1):
 
     Raises:
         ValueError: a subclassed, unbuilt or still compressed model, a ``round_to`` below 1, a model with layers that
-            can't be copied, or whose outputs are random, or not finite without what goes.
+            can't be copied, or whose outputs are random in inference, or not finite without what goes.
         RuntimeError: the small model does not give what ``model`` gives: a bug, please report it.
 
     >>> import keras, numpy as np
@@ -61,8 +61,8 @@ def remove(channels, labels, *, round_to=1):
 
 def check_copy(model, channels):
     """ValueError where ``channels``' graph, a copy of ``model``, does not give what ``model`` gives."""
-    if any(part.compute_dtype in HALF for part in model._flatten_layers()):
-        return                                           # the copy is float32
+    if any(part.compute_dtype in HALF or getattr(part, "stateful", False) for part in model._flatten_layers()):
+        return                                           # the copy is float32; running the model would change it
     example = _example(channels)
     given = keras.tree.pack_sequence_as(channels.graph.input_struct, example)
     once, twice = (keras.tree.flatten(model(given, training=False)) for _ in range(2))

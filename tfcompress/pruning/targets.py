@@ -43,9 +43,11 @@ def check_labels(model, y):
     shape, loss = model.outputs[0].shape, compiled_loss(model).get("loss")
     if len(model.outputs) > 1 or _name(loss) != "sparse_categorical_crossentropy":
         return
+    flat = keras.tree.flatten(loss)[0]
+    ignored = getattr(flat, "ignore_class", None), getattr(flat, "_fn_kwargs", {}).get("ignore_class")
     numbers = np.asarray(y)
     if numbers.shape[1:] != tuple(shape[1:]) and not (
-            np.array_equal(numbers, np.round(numbers)) and 0 <= numbers.min() and numbers.max() < shape[-1]):
+            np.all(np.isin(numbers, (*range(shape[-1]), *(number for number in ignored if number is not None))))):
         raise ValueError(f"y holds the numbers of {shape[-1]} classes, 0 to {shape[-1] - 1}. Received: "
                          f"{numbers.min():g} to {numbers.max():g}.")
 

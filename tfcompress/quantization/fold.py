@@ -62,7 +62,7 @@ def activation(layer):
     if type(layer) is L.LeakyReLU:
         return "leaky_relu"
     if type(layer) is L.Activation:
-        name = keras.activations.serialize(layer.activation)
+        name = _named(layer.activation)
         return name if isinstance(name, str) else None
     return OPERATIONS.get(type(layer).__name__) if type(layer).__module__.startswith("keras.src.ops") else None
 
@@ -157,7 +157,13 @@ def _activation_inside(layer):
     function = getattr(layer, "activation", None)
     if function in (None, keras.activations.linear):
         return None
-    return keras.activations.serialize(function)
+    return _named(function)
+
+
+def _named(function):
+    """The name of one of Keras's activations; any other function as it is, also one of the same name."""
+    name = keras.activations.serialize(function)
+    return name if isinstance(name, str) and keras.activations.get(name) is function else function
 
 
 def _split(graph, node, parts):
