@@ -156,8 +156,8 @@ def main(options) -> None:
         return measured_again(store)
     splits, subset = datasets.load(options.data), options.subset
     few = {name: getattr(splits, name)[:64] for name in ("x_val", "y_val")}  # nothing is chosen by them
-    many = len(splits.x_train) // subset if subset and options.data == "ecg" else 1
-    step = max(1, many)  # beats come patient by patient
+    patients = subset and options.data == "ecg"  # beats come patient by patient
+    step = max(1, len(splits.x_train) // subset) if patients else 1
     some = slice(None, step * subset or None, step)
     part = replace(splits, x_train=splits.x_train[some], y_train=splits.y_train[some], **few)
     nets = options.nets.split(",") if options.nets else list(NETS[options.data])

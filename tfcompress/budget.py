@@ -206,10 +206,7 @@ def _rounds(cutter, targets, rounds, fit, folder):
     for number in track(range(1, rounds + 1), "removing filters", transient=True):
         name, path = f"round {number}", folder / f"round_{number}.keras" if folder else None
         if path and path.exists():
-            known = {type(layer).__name__: type(layer) for _, layer in leaves(cutter.start)}
-            for _, layer in leaves(cutter.start):
-                known |= own_objects(layer)
-            model = keras.models.load_model(path, custom_objects=known, compile=False)
+            model = _load(path, cutter.start)
         else:
             model = cutter.cut(model, {metric: own[metric] * (goal / own[metric]) ** (number / rounds)
                                        for metric, goal in goals.items()})
@@ -229,6 +226,14 @@ def _save(model, path):
     part = path.with_name(f"part_{path.name}")
     model.save(part)
     part.rename(path)
+
+
+def _load(path, start):
+    """A round that was kept, with the classes and functions of the model that it was made of."""
+    known = {type(layer).__name__: type(layer) for _, layer in leaves(start)}
+    for _, layer in leaves(start):
+        known |= own_objects(layer)
+    return keras.models.load_model(path, custom_objects=known, compile=False)
 
 
 def _fingerprint(model):
