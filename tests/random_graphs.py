@@ -106,8 +106,16 @@ def halves(draw, x):
     return L.Concatenate()([one, conv(draw, two, padding="same")])
 
 
+def mixer(draw, x):
+    """Positions mixed, where channels are another axis (MLP-Mixer)."""
+    h, w, c = x.shape[1:]
+    y = L.Permute((2, 1))(L.Reshape((h * w, c))(x))
+    y = L.Dense(h * w)(L.Dense(draw(st.integers(3, 5)), activation="gelu")(y))
+    return x + L.Reshape((h, w, c))(L.Permute((2, 1))(y))
+
+
 BLOCKS = [plain, residual, dense_block, depthwise, squeeze_excite, grouped, shared, nested, moved, attention, recurrent,
-          halves]
+          halves, mixer]
 
 
 @st.composite

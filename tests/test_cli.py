@@ -8,6 +8,7 @@ import small_files
 
 from android_bench import cli as bench_cli
 from tfcompress import cli
+from tfcompress.pruning.criteria import CRITERIA
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,10 @@ def test_bad_input_is_one_line_and_exit_code_2(argv, said, capsys):
 def test_help_of_every_command(command, capsys):
     assert cli.main([command, "--help"]) == 0
     assert capsys.readouterr().out.startswith(f"usage: tfcompress {command}")
+
+
+def test_help_names_every_criterion():
+    assert cli.CRITERIA.split(", ") == list(CRITERIA)
 
 
 def test_android_bench_help_and_errors(capsys):

@@ -289,6 +289,13 @@ def test_a_class_that_the_loss_ignores_is_a_label():
         _checked(model, (np.ones((2, 8, 8, 3)), np.array([0, 254])))
 
 
+def test_samples_without_a_last_axis_of_one_get_it():
+    model = keras.Sequential([keras.Input((4, 4, 1)), L.Flatten(), L.Dense(2)])
+    assert _checked(model, (np.ones((3, 4, 4)), None))[0].shape == (3, 4, 4, 1)
+    with pytest.raises(ValueError, match=r"Received: x of shape \(3, 4, 5\)"):
+        _checked(model, (np.ones((3, 4, 5)), None))
+
+
 def test_a_compressed_model_has_to_be_stripped_first():
     model = compress(residual_net(), Prune(OneShot(0.5), granularity="filter"))
     for call in (shrink, lambda model: prune_filters(model, None, 0.5, criterion="l2_norm")):

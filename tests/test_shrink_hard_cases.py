@@ -92,6 +92,22 @@ def transposed_with_gaps():
     return i, head(L.Conv2DTranspose(5, 1, strides=2)(x))
 
 
+def across(*layers):
+    """Layers that mix another axis than the channels', of another size."""
+    def build():
+        i = keras.Input((6, 3))
+        x = L.Permute((2, 1))(L.Conv1D(9, 1, name="a")(i))
+        for layer in layers:
+            x = layer(x)
+        return i, head(x)
+    return build
+
+
+def units_as_two_axes():
+    i = keras.Input((6, 5))
+    return i, head(L.Dense(7)(L.Reshape((3, 4))(L.LSTM(12)(i))))
+
+
 CASES = {
     "keywords in another order": cross_attention,
     "float mask": masked_attention,
@@ -108,6 +124,11 @@ CASES = {
     "bias for each position": bias_for_each_position,
     "activation with weights": activation_with_weights,
     "transposed convolution with gaps": transposed_with_gaps,
+    "Dense across": across(L.Dense(5, activation="gelu"), L.Dense(6)),
+    "LSTM across": across(L.LSTM(5)),
+    "depthwise across": across(L.DepthwiseConv1D(3)),
+    "attention across": across(lambda x: L.MultiHeadAttention(2, 4)(x, x)),
+    "LSTM units as two axes": units_as_two_axes,
 }
 
 

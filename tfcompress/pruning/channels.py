@@ -91,14 +91,18 @@ class Channels:
             return Record(node.layer, node.path, given, old.made, old.slices, old.counts, old.inside)
         return None
 
+    def last(self, value):
+        """The labels of a tensor's last axis: ``FIXED`` where its channels lie on another one."""
+        size = self.shapes[value][-1] if len(self.shapes[value]) > 1 else 1
+        return self.of[value] if self.axis[value] == len(self.shapes[value]) - 1 else np.full(size, FIXED)
+
     def _last(self, node, value):
-        """The labels of a tensor's last axis; channels on another axis can't be followed through a mixing layer."""
+        """``last``; channels on another axis can't be followed through a mixing layer."""
         if self.axis[value] != len(self.shapes[value]) - 1:
             if (self.roots(self.of[value]) != FIXED).any():
                 self.fences.append((node.path, f"{type(node.layer).__name__}: the axis it mixes is not the channels'"))
             self.labels.fix(self.of[value])
-            return np.full(self.shapes[value][-1], FIXED)
-        return self.of[value]
+        return self.last(value)
 
     def _carry(self, node, shapes):
         """A layer or operation that does not mix channels."""

@@ -68,8 +68,7 @@ class Dead:
 
     def _mix(self, node, record):
         layer = node.layer.layer if isinstance(node.layer, L.TimeDistributed) else node.layer
-        first = (floats(node) or node.inputs)[0]
-        c = self.constant[first]
+        c = self._last((floats(node) or node.inputs)[0])
         made = [np.full(len(labels), np.nan) for labels in record.made]
         if isinstance(layer, DEPTHWISE):
             made = [_depthwise(layer, c)]
@@ -80,10 +79,15 @@ class Dead:
         for value, constants in zip(node.outputs, made, strict=True):
             self.constant[value] = constants
 
+    def _last(self, value):
+        """The constants along a tensor's last axis: none where its channels lie on another one."""
+        labels = self.channels.last(value)
+        return self.constant[value] if labels is self.channels.of[value] else np.full(len(labels), np.nan)
+
     def _linear(self, node, layer, c):
         weights, padded = _matrix(layer)
         used, total = (weights != 0).any(0), weights.sum(0)
-        labels = self.channels.of[(floats(node) or node.inputs)[0]]
+        labels = self.channels.last((floats(node) or node.inputs)[0])
         live = np.isnan(c)
         value = np.where(live, 0.0, c)
         border = np.zeros_like(live) if not padded else (value != 0) & used.any(1)
@@ -100,11 +104,11 @@ class Dead:
     def _other(self, node, layer, record, made):
         """Layers without a plain matrix: constants of 0 can go, others can't."""
         for value in floats(node):
-            labels, c = self.channels.of[value], self.constant[value]
+            labels, c = self.channels.last(value), self._last(value)
             given = ~np.isnan(c) & (c != 0)
             self._block(labels[given], node, c[given])
             self.read_by.append((labels, np.ones(len(labels), bool)))
-        live = [np.isnan(self.constant[v]) | (self.constant[v] != 0) for v in floats(node)]
+        live = [np.isnan(self._last(v)) | (self._last(v) != 0) for v in floats(node)]
         if isinstance(layer, L.Embedding):
             table = read(layer.embeddings)
             return [np.where(np.ptp(table, axis=0) == 0, table[0], np.nan)]
