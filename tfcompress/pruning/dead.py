@@ -134,15 +134,16 @@ class Dead:
 
     def _fold(self, node, labels, value, total):
         """Remember what a constant adds to a bias. A shared layer that reads two different ones blocks both."""
-        _, old, _ = self._folds.setdefault(id(node.layer), (labels, value, total))
+        given = value != 0                                   # the matrix may be large: rows that add nothing go
+        _, old, _ = self._folds.setdefault(id(node.layer), (labels, value, total[given]))
         differ = ~np.isclose(old, value, atol=1e-7)
         self._block(labels[differ], node, value[differ])
 
     def added(self, layer, keep):
         """What the channels that go add to the layer's bias, ``(outputs,)``, before any of those go; None: nothing."""
         labels, value, total = self._folds.get(id(layer), (np.zeros(0, int), np.zeros(0), None))
-        value = np.where(keep[labels], 0.0, value)
-        return value @ total if value.any() else None
+        gone = np.where(keep[labels], 0.0, value)
+        return gone[value != 0] @ total if gone.any() else None
 
     # ---- judging ------------------------------------------------------------------------------------------------
     def _verdict(self):
