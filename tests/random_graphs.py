@@ -86,8 +86,9 @@ def attention(draw, x):
     y = L.MultiHeadAttention(draw(st.integers(2, 3)), 2)(tokens, tokens)
     if draw(st.booleans()):
         y = L.LayerNormalization()(y)
-    y = L.Dense(c)(L.Dense(5, activation="gelu")(y + tokens))
-    return L.Reshape((h, w, c))(y)
+    y = L.Dense(5, activation=draw(st.sampled_from(["gelu", "sigmoid"])))(y + tokens)
+    last = L.EinsumDense("abc,cd->abd", (h * w, c), bias_axes=draw(st.sampled_from(["d", "bd", None])))
+    return L.Reshape((h, w, c))((last if draw(st.booleans()) else L.Dense(c))(y))
 
 
 def recurrent(draw, x):

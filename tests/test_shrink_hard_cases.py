@@ -92,14 +92,22 @@ def transposed_with_gaps():
     return i, head(L.Conv2DTranspose(5, 1, strides=2)(x))
 
 
-def across(*layers):
-    """Layers that mix another axis than the channels', of another size."""
+def across(*layers, width=9):
+    """Layers that mix another axis than the channels'."""
     def build():
         i = keras.Input((6, 3))
-        x = L.Permute((2, 1))(L.Conv1D(9, 1, name="a")(i))
+        x = L.Permute((2, 1))(L.Conv1D(width, 1, bias_initializer="ones", name="a")(i))
         for layer in layers:
             x = layer(x)
         return i, head(x)
+    return build
+
+
+def behind_a_constant(layer, shape=(6, 4)):
+    """A unit that is zeroed leaves the 1 of its bias."""
+    def build():
+        i = keras.Input(shape)
+        return i, head(layer(L.Dense(8, bias_initializer="ones")(i)))
     return build
 
 
@@ -128,7 +136,13 @@ CASES = {
     "LSTM across": across(L.LSTM(5)),
     "depthwise across": across(L.DepthwiseConv1D(3)),
     "attention across": across(lambda x: L.MultiHeadAttention(2, 4)(x, x)),
+    "Dense across an axis of the same size": across(L.Dense(5), width=6),
     "LSTM units as two axes": units_as_two_axes,
+    "EinsumDense that takes up a constant": behind_a_constant(
+        L.EinsumDense("abc,cd->abd", output_shape=(6, 5), bias_axes="d")),
+    "EinsumDense without a bias": behind_a_constant(L.EinsumDense("abc,cd->abd", output_shape=(6, 5))),
+    "wrapped twice": behind_a_constant(L.TimeDistributed(L.Bidirectional(L.LSTM(4))), (3, 6, 4)),
+    "wrapped, takes up a constant": behind_a_constant(L.TimeDistributed(L.Dense(5, use_bias=False))),
 }
 
 
@@ -142,9 +156,19 @@ def test_half_of_the_channels_go_or_are_fenced_off(build):
     small = remove(channels, free[::2])
     assert small.count_params() < model.count_params() or not len(free)
     for layer in model.layers:                           # one filter zeroed alone, its bias and norm left as they are
-        if isinstance(layer, L.Conv2D):
-            layer.kernel.assign(layer.kernel * np.where(np.arange(layer.filters) == 1, 0.0, 1.0))
+        if isinstance(layer, (L.Conv1D, L.Conv2D, L.Dense)):
+            layer.kernel.assign(layer.kernel * np.where(np.arange(layer.kernel.shape[-1]) == 1, 0.0, 1.0))
     shrink(model)
+
+
+def test_a_constant_across_the_axis_that_a_layer_mixes_stays():
+    i = keras.Input((6, 3))
+    mixes = L.Dense(5, name="mixes")
+    x = L.Permute((2, 1))(L.Conv1D(6, 1, bias_initializer="ones", name="a")(i))
+    model = keras.Model(i, head(mixes(x)))
+    for layer, alive in ((model.get_layer("a"), np.arange(6) != 1), (mixes, np.eye(6, 5, -1) > 0)):
+        layer.kernel.assign(layer.kernel * alive)
+    assert shrink(model).get_layer("a").filters == 6
 
 
 def test_an_lstm_unit_that_no_later_layer_reads_still_feeds_the_others():

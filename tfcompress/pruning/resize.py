@@ -21,17 +21,24 @@ def resized(layer, counts, bias=False):
                 place[key] = list(place[key])
             place = place[key]
         place[path[-1]] = value
-    for inner in (config.get("layer"), config.get("backward_layer")):
-        if isinstance(inner, dict):
-            inner.pop("build_config", None)              # it is built for the new size when it is called
-    if bias:
-        (config["layer"]["config"] if "layer" in config else config)["use_bias"] = True
+    inner = _innermost(config)
+    if bias and "use_bias" in inner:                     # an EinsumDense has none: one without a bias gets no constants
+        inner["use_bias"] = True
     fresh = from_own_config(layer, config)
     fresh.name = layer.name
     if isinstance(fresh, keras.layers.Layer):
         for part in fresh._flatten_layers():
             part.dtype_policy = "float32"
     return fresh
+
+
+def _innermost(config):
+    """The config inside all wrappers; what they wrap is built for the new size when it is called."""
+    wrapped = [config[key] for key in ("backward_layer", "layer") if "config" in (config.get(key) or ())]
+    for part in wrapped:
+        part.pop("build_config", None)
+        config = _innermost(part["config"])
+    return config
 
 
 def sliced(value, axes, keep):
