@@ -32,6 +32,7 @@ class Cutter:
         self.start, self.data, self.criterion, self.per = model, data, criterion, per
         self.round_to, self.device = round_to, device
         self.file, self.known, self.goals = convert(model).content, [], {}
+        self._last = model, self.file                    # the model whose row was made last, and its file
         channels = Channels(model)
         check_copy(model, channels)
         self.fences, self.floors = list(dict.fromkeys(channels.fences)), floors(channels)
@@ -41,7 +42,8 @@ class Cutter:
         """The ``Result`` of ``model``, measured beside the first one's file; without a model that one's own."""
         if model is None:
             return payoff({name: self.file}, device=self.device)[0]
-        first, row = payoff({"start": self.file, name: convert(model).content}, device=self.device)
+        self._last = model, convert(model).content
+        first, row = payoff({"start": self.file, name: self._last[1]}, device=self.device)
         return row.replace(latency_p50_us=row.latency_p50_us / first.latency_p50_us * self.known[0][1])
 
     def begin(self, latency_us, goals):
@@ -58,7 +60,8 @@ class Cutter:
         costs = self._costs(model, channels, scores, tuple(goals))
         if "latency_us" in goals:
             return self._cut_to_time(model, scores, costs, goals["latency_us"])
-        file, everything = convert(model).content, np.ones(channels.count, bool)
+        file = self._last[1] if self._last[0] is model else convert(model).content
+        everything = np.ones(channels.count, bool)
         fixed = len(file) - 4 * channels.parameters(everything)      # what is no weight: graph, names, gaps
         share = channels.macs(everything) / inspect(file).macs       # a file counts some layers otherwise
         for _ in range(TRIES):
