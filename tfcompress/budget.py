@@ -230,9 +230,7 @@ def _save(model, path):
 
 def _load(path, start):
     """A round that was kept, with the classes and functions of the model that it was made of."""
-    known = {type(layer).__name__: type(layer) for _, layer in leaves(start)}
-    for _, layer in leaves(start):
-        known |= own_objects(layer)
+    known = {name: value for _, layer in leaves(start) for name, value in own_objects(layer).items()}
     return keras.models.load_model(path, custom_objects=known, compile=False)
 
 

@@ -98,6 +98,16 @@ class Graph:
         given = [x[name] for name, _ in self.inputs] if isinstance(x, dict) else keras.tree.flatten(x)
         return {v: keras.ops.cast(a, v.dtype) for (_, v), a in zip(self.inputs, given, strict=True)}
 
+    def steps(self, tensors):
+        """The nodes in order. Once a node was called, ``tensors`` that no later one reads are dropped, but outputs."""
+        wanted = {v for v in keras.tree.flatten(self.outputs) if isinstance(v, Value)}
+        last = {v: node for node in self.nodes for v in node.inputs if v not in wanted}
+        for node in self.nodes:
+            yield node
+            for value in set(node.inputs):
+                if last.get(value) is node:
+                    del tensors[value]
+
     def consumers(self, value):
         """Nodes that read ``value``, once for each of their arguments that is it."""
         return [node for node in self.nodes for v in node.inputs if v is value]

@@ -27,16 +27,12 @@ def compensate(channels, keep, x):
     grams = {}
     tensors = channels.graph.feed(keras.tree.map_structure(lambda a: np.asarray(a)[:SAMPLES], x))
     records = {id(node): record for node, record in channels.calls}
-    last = {v: node for node in channels.graph.nodes for v in node.inputs}
-    for node in channels.graph.nodes:
+    for node in channels.graph.steps(tensors):
         if id(node) in records and _reads(node.layer, records[id(node)], keep):
             tensor = tensors[node.inputs[0]]
             halves = np.stack([gram(read_codes(tensor[0::2])), gram(read_codes(tensor[1::2]))])
             grams[id(node.layer)] = grams.get(id(node.layer), 0.0) + halves
         call(node, tensors)
-        for value in set(node.inputs):
-            if last[value] is node:
-                del tensors[value]
     for record in channels.records.values():
         if id(record.layer) in grams:
             _take_over(record, keep, grams[id(record.layer)])

@@ -68,26 +68,25 @@ class Dead:
 
     def _mix(self, node, record):
         layer = node.layer.layer if isinstance(node.layer, L.TimeDistributed) else node.layer
-        c = self._last((floats(node) or node.inputs)[0])
+        labels, c = self._last((floats(node) or node.inputs)[0])
         made = [np.full(len(labels), np.nan) for labels in record.made]
         if isinstance(layer, DEPTHWISE):
             made = [_depthwise(layer, c)]
         elif isinstance(layer, (L.Dense, L.EinsumDense, *CONV, *SEPARABLE, *TRANSPOSED)):
-            made = [self._linear(node, layer, c)]
+            made = [self._linear(node, layer, labels, c)]
         else:
             made = self._other(node, layer, record, made)
         for value, constants in zip(node.outputs, made, strict=True):
             self.constant[value] = constants
 
     def _last(self, value):
-        """The constants along a tensor's last axis: none where its channels lie on another one."""
+        """``(labels, constants)`` along a tensor's last axis: no constants where its channels lie on another one."""
         labels = self.channels.last(value)
-        return self.constant[value] if labels is self.channels.of[value] else np.full(len(labels), np.nan)
+        return labels, self.constant[value] if labels is self.channels.of[value] else np.full(len(labels), np.nan)
 
-    def _linear(self, node, layer, c):
+    def _linear(self, node, layer, labels, c):
         weights, padded = _matrix(layer)
         used, total = (weights != 0).any(0), weights.sum(0)
-        labels = self.channels.last((floats(node) or node.inputs)[0])
         live = np.isnan(c)
         value = np.where(live, 0.0, c)
         border = np.zeros_like(live) if not padded else (value != 0) & used.any(1)
@@ -103,12 +102,12 @@ class Dead:
 
     def _other(self, node, layer, record, made):
         """Layers without a plain matrix: constants of 0 can go, others can't."""
-        for value in floats(node):
-            labels, c = self.channels.last(value), self._last(value)
+        live = []                                            # by input: what changes, or is a constant that stays
+        for labels, c in map(self._last, floats(node)):
             given = ~np.isnan(c) & (c != 0)
             self._block(labels[given], node, c[given])
             self.read_by.append((labels, np.ones(len(labels), bool)))
-        live = [np.isnan(self._last(v)) | (self._last(v) != 0) for v in floats(node)]
+            live.append(np.isnan(c) | given)
         if isinstance(layer, L.Embedding):
             table = read(layer.embeddings)
             return [np.where(np.ptp(table, axis=0) == 0, table[0], np.nan)]

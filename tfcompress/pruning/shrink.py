@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from tfcompress.graph import HALF, Value, call, fill
+from tfcompress.graph import HALF, call, fill
 from tfcompress.model import check_plain, leaves
 from tfcompress.pruning.channels import Channels
 from tfcompress.pruning.dead import Dead
@@ -210,13 +210,8 @@ def _example(channels):
 
 
 def _outputs(graph, example):
-    """What the graph gives for ``example``; tensors are dropped once they were read."""
-    tensors = {value: keras.ops.convert_to_tensor(x) for (_, value), x in zip(graph.inputs, example, strict=True)}
-    wanted = {v for v in keras.tree.flatten(graph.outputs) if isinstance(v, Value)}
-    last = {v: node for node in graph.nodes for v in node.inputs}
-    for node in graph.nodes:
+    """What the graph gives for ``example``."""
+    tensors = graph.feed(example)
+    for node in graph.steps(tensors):
         call(node, tensors)
-        for value in set(node.inputs):
-            if last[value] is node and value not in wanted:
-                del tensors[value]
     return keras.tree.flatten(fill(graph.outputs, tensors))

@@ -47,7 +47,7 @@ def check_labels(model, y):
     ignored = getattr(flat, "ignore_class", None), getattr(flat, "_fn_kwargs", {}).get("ignore_class")
     numbers = np.asarray(y)
     if numbers.shape[1:] != tuple(shape[1:]) and not (
-            np.all(np.isin(numbers, (*range(shape[-1]), *(number for number in ignored if number is not None))))):
+            np.isin(numbers, (*range(shape[-1]), *(number for number in ignored if number is not None))).all()):
         raise ValueError(f"y holds the numbers of {shape[-1]} classes, 0 to {shape[-1] - 1}. Received: "
                          f"{numbers.min():g} to {numbers.max():g}.")
 
