@@ -22,6 +22,11 @@ from tfcompress import (
     strip,
 )
 from tfcompress.pruning.easiedge import FilterADMM
+from tfcompress.quantization.admm import ADMM
+from tfcompress.quantization.binary import Binary
+from tfcompress.quantization.least_squares import LeastSquares
+from tfcompress.quantization.ternary import Ternary
+from tfcompress.quantization.trained_ternary import TrainedTernary
 
 METHODS = {
     "prune": Prune(Polynomial(0.8, 0, 12)),
@@ -35,10 +40,22 @@ METHODS = {
     "uniform 8": Uniform(8),
     "uniform 4 per tensor": Uniform(4, per_channel=False),
     "float16": Float16(),
+    "binary": Binary(),
+    "ternary": Ternary(),
+    "trained ternary": TrainedTernary(),
+    "least squares 2 per tensor": LeastSquares(2, "tensor"),
+    "ADMM": ADMM((0, 1, 2, 4), end=12, rounds=3),
+    "prune + ADMM": Chain((Prune(Polynomial(0.8, 0, 6)), ADMM((0, 1, 2, 4), begin=6, end=12, rounds=3))),
     "prune + uniform": Chain((Prune(Polynomial(0.8, 0, 12)), Uniform(8))),
     "uniform + prune": Chain((Uniform(8), Prune(Polynomial(0.8, 0, 12)))),
 }
-rows = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
+VARIANTS = {  # what differs from a row above by an argument: not trained again
+    "least squares 1": LeastSquares(1),
+    "least squares ternary": LeastSquares("ternary"),
+    "ADMM 1 bit, channel": ADMM((1,), end=12, rounds=3, scales="channel"),
+}
+trained_rows = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
+rows = pytest.mark.parametrize("method", (METHODS | VARIANTS).values(), ids=(METHODS | VARIANTS).keys())
 WEIGHTS = {
     "normal": np.random.default_rng(1).standard_normal((3, 4, 5)).astype("float32"),
     "zeros": np.zeros((3, 4), "float32"),
@@ -106,7 +123,7 @@ def base():
     return model
 
 
-@rows
+@trained_rows
 @pytest.mark.slow
 def test_fit_strip_save_resume_and_convert(method, base, tmp_path):
     """strip = the model with baked weights; a run cut in two by save and load = the run that was not.
