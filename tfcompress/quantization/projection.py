@@ -21,10 +21,10 @@ def project(v, levels):
     """The nearest point to ``v`` of ``{alpha * q: alpha >= 0, |q_i| in levels}``.
 
     As ``alpha`` falls, element i steps up from level j to j + 1 at ``|v_i| / mid_j``. All these breakpoints are swept
-    in falling order with running sums ``A = sum |v| |q|`` and ``B = sum q^2``; the best point has the largest ``A^2 / B``,
-    and ``alpha = A / B``. O(d m log d m), exact; above 1e5 weights the sweep runs over 16,384 bins of ``|v|``, then codes
-    and scale are fitted to the weights themselves (excess error 1e-8). Leng et al. 2018 (arXiv:1707.09870) iterate
-    instead, and stop at local optima. Weights that are exactly 0 stay 0: they are pruned.
+    in falling order with running sums ``A = sum |v| |q|`` and ``B = sum q^2``; where ``A^2 / B`` is largest is the best
+    point, with ``alpha = A / B``. O(d m log d m), exact; above 1e5 weights the sweep runs over 16,384 bins of ``|v|``,
+    then codes and scale are fitted to the weights themselves (excess error 1e-8). Leng et al. 2018 (arXiv:1707.09870)
+    iterate instead, and stop at local optima. Weights that are exactly 0 stay 0: they are pruned.
 
     Args:
         v: weights, any shape.
