@@ -1,0 +1,124 @@
+"""``Cluster``: weight sharing, a codebook of a few values a tensor that goes on training (Deep Compression)."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from keras import ops
+
+from tfcompress.method import Method, serializable
+
+
+def nearest(values, centers):
+    """Index of the nearest of the ascending ``centers`` for each value, int64; a tie takes the lower one.
+
+    >>> nearest(np.array([0.1, 0.6, 0.5, 9.0]), np.array([0.0, 1.0])).tolist()
+    [0, 1, 0, 1]
+    """
+    return np.searchsorted((centers[1:] + centers[:-1]) / 2, values)
+
+
+def k_means(values, centers, fixed=None, steps=100):
+    """Lloyd's k-means of numbers, from the given ascending centres: ``(centres, codes)``, float64 and int64.
+
+    Sorted once, a step costs two look-ups a centre: prefix sums give the means. Stops where nothing moves. A centre that
+    no value is nearest to stays where it is; centre number ``fixed`` never moves.
+
+    >>> found, codes = k_means(np.array([1.0, 9.0, 2.0, 10.0]), np.array([0.0, 4.0]))
+    >>> found.tolist(), codes.tolist()
+    ([1.5, 9.5], [0, 1, 0, 1])
+    """
+    centers = np.array(centers, "float64")
+    ordered = np.sort(np.ravel(values).astype("float64"))
+    sums = np.concatenate([[0.0], np.cumsum(ordered)])
+    for _ in range(steps):
+        edges = np.searchsorted(ordered, (centers[1:] + centers[:-1]) / 2, side="right")
+        edges = np.concatenate([[0], edges, [len(ordered)]])
+        count = np.diff(edges)
+        new = np.where(count > 0, np.diff(sums[edges]) / np.maximum(count, 1), centers)
+        if fixed is not None:
+            new[fixed] = centers[fixed]
+        if np.array_equal(new, centers):
+            break
+        centers = new
+    return centers, nearest(np.asarray(values, "float64"), centers)
+
+
+@serializable
+@dataclass(frozen=True)
+class Cluster(Method):
+    """Forward ``centroids[codes]``: the tensor's weights share ``clusters`` values, found by k-means and then trained.
+
+    Gradient of a centroid: the sum of its members' gradients; of the latent weight: straight through. The k-means
+    starts from centres evenly spread over ``[min, max]``, the best of the paper's three starts: it gives the few large
+    weights, which matter most, centres of their own. From optimizer step ``until`` on the codes stay, and only the
+    centroids train; before it each update makes the k-means anew, from the latent weights. Biases stay float.
+
+    Deep Compression, Han et al. 2015 (arXiv:1510.00149), section 3.
+
+    Args:
+        clusters: distinct values of a tensor, 2..65536; 16 make codes of 4 bits, ``Chain((Prune(...), Cluster(16)))``.
+        until: optimizer step; 0 as in the paper: once. Behind gradual pruning: where its schedule ends.
+        keep_zero: one of the values is 0, exactly and always, and weights that come in as 0 stay 0: pruned ones.
+
+    Raises:
+        ValueError: ``clusters`` or ``until`` out of range.
+
+    >>> method, w = Cluster(3), np.array([[-1.0, -0.8, 0.1], [0.5, 0.7, 0.0]], "float32")
+    >>> state = method.init(w)
+    >>> (np.array(method.apply(w, state)) * 10).round(4).tolist()
+    [[-9.0, -9.0, 0.0], [6.0, 6.0, 0.0]]
+    """
+
+    clusters: int = 16
+    until: int = 0
+    keep_zero: bool = True
+
+    trainable = ("centroids",)
+
+    def __post_init__(self):
+        if not isinstance(self.clusters, int) or not 2 <= self.clusters <= 65536 or self.until < 0:
+            raise ValueError("Expected clusters in 2..65536 and an optimizer step until >= 0. Received: "
+                             f"clusters={self.clusters!r}, until={self.until!r}.")
+
+    @property
+    def bits(self):
+        return math.ceil(math.log2(self.clusters))
+
+    @property
+    def milestones(self):
+        return (self.until,) if self.until else ()
+
+    def _fit(self, w, centers):
+        """State of ``w``: k-means from the ascending ``centers``, of which the one nearest to 0 is 0 and stays there."""
+        zero = None
+        if self.keep_zero:
+            zero = int(np.argmin(np.abs(centers)))
+            centers = np.array(centers, "float64")
+            centers[zero] = 0.0
+        centers, codes = k_means(w, centers, zero)
+        return {"centroids": centers.astype("float32"), "codes": codes.astype("float32"),
+                "zero": np.float32(-1 if zero is None else zero)}
+
+    def init(self, w):
+        """``codes`` has the shape of ``w``; ``zero`` is the number of the centroid that is 0, -1 for none."""
+        return self._fit(w, np.linspace(w.min(), w.max(), self.clusters)) | {"frozen": np.float32(0)}
+
+    def apply(self, w, state):
+        w, codes = ops.convert_to_tensor(w), ops.cast(state["codes"], "int32")
+        shared = ops.take(state["centroids"], codes)
+        if self.keep_zero:
+            zero = (codes == ops.cast(state["zero"], "int32")) | (w == 0)
+            shared = ops.where(zero, 0.0, shared)
+        return shared + (w - ops.stop_gradient(w))
+
+    def idle(self, states, step):
+        return all(state["frozen"] for state in states.values())
+
+    def update(self, weights, states, step, model=None, data=None):
+        if self.idle(states, step):
+            return states
+        frozen = {"frozen": np.float32(step >= self.until)}
+        if not self.until:
+            return {path: state | frozen for path, state in states.items()}
+        return {path: self._fit(w, np.sort(states[path]["centroids"])) | frozen for path, w in weights.items()}
