@@ -71,9 +71,12 @@ def test_fixed_point_powers_of_two_and_ties():
 def test_the_exponent_is_the_best_near_the_largest_weight_and_stays(e, m, scale):
     w = np.random.default_rng(m).standard_normal(4000).astype("float32") * np.float32(scale)
     exponent = int(np.floor(np.log2(np.abs(w).max().astype("float64"))))
-    errors = [np.mean(((quantized(w, e, m, exponent + offset) - w) / np.float64(scale)) ** 2) for offset in range(-4, 4)]
+
+    def error(emax):
+        return np.mean(((quantized(w, e, m, emax) - w) / np.float64(scale)) ** 2)
+
     found = quantized(w, e, m)
-    assert np.mean(((found - w) / np.float64(scale)) ** 2) == min(errors[2:6])
+    assert error(None) == min(error(exponent + offset) for offset in (-2, -1, 0, 1))
     np.testing.assert_array_equal(quantized(found, e, m), found)
 
 

@@ -21,8 +21,8 @@ def nearest(values, centers):
 def k_means(values, centers, fixed=None, steps=100):
     """Lloyd's k-means of numbers, from the given ascending centres: ``(centres, codes)``, float64 and int64.
 
-    Sorted once, a step costs two look-ups a centre: prefix sums give the means. Stops where nothing moves. A centre that
-    no value is nearest to stays where it is; centre number ``fixed`` never moves.
+    Sorted once, a step costs a look-up a centre: prefix sums give the means. Stops where nothing moves. A centre that
+    is nearest to no value stays where it is; centre number ``fixed`` never moves.
 
     >>> found, codes = k_means(np.array([1.0, 9.0, 2.0, 10.0]), np.array([0.0, 4.0]))
     >>> found.tolist(), codes.tolist()
@@ -90,7 +90,7 @@ class Cluster(Method):
         return (self.until,) if self.until else ()
 
     def _fit(self, w, centers):
-        """State of ``w``: k-means from the ascending ``centers``, of which the one nearest to 0 is 0 and stays there."""
+        """State of ``w``: k-means from the ascending ``centers``; the one nearest to 0 is put there and stays."""
         zero = None
         if self.keep_zero:
             zero = int(np.argmin(np.abs(centers)))

@@ -68,13 +68,14 @@ def check_temperature(schedule):
     """A temperature is above 0 from the first step on and has an end: the steps are hard from there on."""
     end = getattr(schedule, "end", None)
     if end is None or not (schedule(0) > 0 and schedule(end) > 0):
-        raise ValueError("`schedule` gives a temperature above 0 from the first step on, and ends: Linear(200, begin=0, "
-                         f"end=2000, initial=5). Received: {schedule!r}.")
+        raise ValueError("`schedule` gives a temperature above 0 from the first step on, and has an end: "
+                         f"Linear(200, begin=0, end=2000, initial=5). Received: {schedule!r}.")
 
 
 def check_levels(levels):
     if len(levels) < 2 or any(type(v) is not int for v in levels) or list(levels) != sorted(set(levels)):
-        raise ValueError(f"`levels` are at least two whole numbers in ascending order: (-1, 0, 1). Received: {levels!r}.")
+        raise ValueError("`levels` are two or more whole numbers in ascending order, e.g. (-1, 0, 1). "
+                         f"Received: {levels!r}.")
 
 
 @serializable
