@@ -8,6 +8,7 @@ import small_files
 
 from android_bench import cli as bench_cli
 from tfcompress import cli
+from tfcompress.commands import filters
 from tfcompress.pruning.criteria import CRITERIA
 
 
@@ -77,7 +78,7 @@ def test_help_of_every_command(command, capsys):
 
 
 def test_help_names_every_criterion():
-    assert cli.CRITERIA.split(", ") == list(CRITERIA)
+    assert filters.CRITERIA.split(", ") == list(CRITERIA)
 
 
 def test_android_bench_help_and_errors(capsys):

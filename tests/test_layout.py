@@ -23,6 +23,7 @@ ORDER = [
     ["cut", "budget"],
     ["datasets", "zoo", "recipes", "training"],
     ["study"],
+    ["commands"],
     ["cli"],
 ]
 
