@@ -13,8 +13,10 @@ from tfcompress.measure import evaluate
 
 _HOME = {
     "ADMM": "quantization.admm",
+    "AdaptiveFloat": "quantization.adaptive_float",
     "Binary": "quantization.binary",
     "Chain": "chain",
+    "Cluster": "quantization.clustering",
     "Compressed": "wrapper",
     "CompressionCallback": "callback",
     "Constant": "schedules",
@@ -29,6 +31,7 @@ _HOME = {
     "OneShot": "schedules",
     "Polynomial": "schedules",
     "Prune": "pruning.prune",
+    "QuantizationNetwork": "quantization.networks",
     "Ternary": "quantization.ternary",
     "TrainedTernary": "quantization.trained_ternary",
     "Uniform": "quantization.uniform",

@@ -1,0 +1,163 @@
+"""Every low-bit method on real data: points lost against the float control, on the `.tflite` files.
+
+    [TFCOMPRESS_DATA=...] python scripts/table_lowbit.py [--nets image_resnet,ecg_cnn] [--subset 6000]
+        [--seeds 0] [--widths 1,ternary,2,3,4] [--methods all|best]
+
+A control is trained once for each net and seed, on all training data. Each method then trains the kernels of a copy,
+but the first and the last layer's, from the control and taught by it: on `--subset` samples, or on all (0). The file is
+the exact one (`convert(model, "exact")`), judged on the whole test set; methods are picked by the validation set:
+`--methods best` takes those that did best on the subset, one a width, and ADMM. Rows: scripts/results/table_lowbit.jsonl,
+table: table_lowbit.md beside it, models: runs/table_lowbit. Stopped or killed, the same command goes on.
+"""
+
+import argparse
+import math
+import re
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+from table_lowbit_rows import best_methods, line, write_tables
+
+import tfcompress as tc
+from android_bench.store import Store
+from tfcompress import datasets, measure, training, zoo
+from tfcompress.recipes import RECIPES
+
+RESULTS, RUNS = Path(__file__).parent / "results", Path("runs/table_lowbit")
+CLOTHES = RECIPES["fashion_mnist"]
+# rules: regular expressions on the layers that are quantized: all but the first convolution and the classifier
+NETS = {
+    "image_resnet": dict(data="fashion_mnist", options={"width": 16}, control=CLOTHES, taught=(4.0, 0.9),
+                         tune=replace(CLOTHES, epochs=6), few=12, rules=r"conv2d_\d+"),
+    "ecg_cnn": dict(data="ecg", options={}, control=RECIPES["ecg_cnn"], taught=(1.0, 1.0),
+                    tune=RECIPES["ecg_cnn_tune"], few=16, rules=r"conv1d_\d+|dense"),
+}  # fmt: skip
+SHARE = 0.7  # of the steps, in which ADMM, temperatures and codebooks settle; then scales, biases and norms are tuned
+
+
+def methods(width: str, steps: int) -> dict[str, tc.Method]:
+    """``{name: Method}`` of a bit width."""
+    end = int(SHARE * steps)
+
+    def network(*levels):
+        return tc.QuantizationNetwork(tc.Linear(200.0, begin=0, end=end, initial=5.0), levels)
+
+    def admm(*levels):
+        return tc.ADMM(levels, end=end, scales="channel", rounds=20)
+
+    return {
+        "1": {"binary": tc.Binary(), "admm": admm(1), "network": network(-1, 1), "cluster": tc.Cluster(2, end)},
+        "ternary": {
+            "ternary": tc.Ternary(), "trained_ternary": tc.TrainedTernary(0.15, "channel"),
+            "least_squares": tc.LeastSquares("ternary"), "admm": admm(0, 1), "network": network(-1, 0, 1),
+            "cluster": tc.Cluster(3, end), "adaptive_float": tc.AdaptiveFloat(1, 0),
+        },
+        "2": {"least_squares": tc.LeastSquares(2), "network": network(-2, -1, 1, 2), "cluster": tc.Cluster(4, end)},
+        "3": {
+            "uniform": tc.Uniform(3), "least_squares": tc.LeastSquares(3), "admm": admm(0, 1, 2, 4),
+            "admm_5_levels": admm(0, 1, 2), "network": network(-4, -2, -1, 0, 1, 2, 4),
+            "cluster": tc.Cluster(8, end), "adaptive_float": tc.AdaptiveFloat(2, 0),
+        },
+        "4": {
+            "uniform": tc.Uniform(4), "least_squares": tc.LeastSquares(4), "admm": admm(0, 1, 2, 4, 8),
+            "network": network(-8, -4, -2, -1, 0, 1, 2, 4, 8), "cluster": tc.Cluster(16, end),
+            "adaptive_float": tc.AdaptiveFloat(2, 1),
+        },
+    }[width]  # fmt: skip
+
+
+WIDTHS = ("1", "ternary", "2", "3", "4")
+
+
+def control_of(net: str, seed: int, splits, folder: Path) -> keras.Model:
+    """The float net, trained once; its files are in `folder`."""
+    path = folder / "control.keras"
+    if not path.exists():
+        model = zoo.build(net, splits.input_shape, splits.classes, seed=seed, **NETS[net]["options"])
+        training.fit(model, splits, NETS[net]["control"], seed=seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        tc.convert(model).save(folder / "control.tflite")
+        model.save(folder / "part.keras")
+        (folder / "part.keras").rename(path)
+    return keras.models.load_model(path, compile=False)
+
+
+def part_of(splits, subset: int):
+    """Training data of `subset` samples, evenly spread (beats come patient by patient); 0: all."""
+    if not subset:
+        return splits
+    step = len(splits.x_train) // subset
+    some, few = slice(None, step * subset, step), {name: getattr(splits, name)[:64] for name in ("x_val", "y_val")}
+    return replace(splits, x_train=splits.x_train[some], y_train=splits.y_train[some], **few)
+
+
+def trained(net: str, width: str, name: str, control, splits, seed: int, subset: int) -> keras.Model:
+    """The plain low-bit Keras model of one method."""
+    job = NETS[net]
+    recipe, part = job["tune"], part_of(splits, subset)
+    if subset:
+        recipe = replace(recipe, epochs=job["few"], samples=recipe.samples and min(recipe.samples, subset))
+    steps = recipe.epochs * math.ceil((recipe.samples or len(part.x_train)) / recipe.batch_size)
+    student = tc.compress(control, [(job["rules"], methods(width, steps)[name])])
+    training.fit(tc.Distiller(student, control, *job["taught"]), part, recipe, seed=seed,
+                 callbacks=[tc.CompressionCallback(every=20)])  # fmt: skip
+    return tc.strip(student)
+
+
+def judged(content: bytes, splits) -> dict:
+    """What a file does on test and validation data, and what it weighs."""
+    test = measure.evaluate(content, splits.x_test, splits.y_test)
+    validation = measure.evaluate(content, splits.x_val, splits.y_val).accuracy
+    return dict(accuracy=test.accuracy, macro_f1=test.macro_f1, validation=validation, **weight(content))
+
+
+def weight(content: bytes) -> dict:
+    raw, zipped = measure.sizes(content)
+    return dict(bytes=raw, gzip=zipped, packed=zipped)
+
+
+def main(options) -> None:
+    store = Store(RESULTS / "table_lowbit.jsonl", key=("net", "seed", "subset", "width", "method"))
+    widths = options.widths.split(",")
+    for seed, net in ((int(seed), net) for seed in options.seeds.split(",") for net in options.nets.split(",")):
+        splits, folder = datasets.load(NETS[net]["data"]), RUNS / f"{net}-{seed}"
+        for width in widths:
+            chosen = list(methods(width, 100))
+            if options.methods == "best":
+                chosen = best_methods(store.read(), net, width)
+            for name in chosen:
+                row = dict(net=net, seed=seed, subset=options.subset, width=width, method=name)
+                if store.key_of(row) in store:
+                    continue
+                keras.backend.clear_session()
+                control, started = control_of(net, seed, splits, folder), time.perf_counter()
+                model = trained(net, width, name, control, splits, seed, options.subset)
+                row["seconds"] = time.perf_counter() - started
+                file = tc.convert(model)
+                model.save(folder / f"{width}-{name}-{options.subset or 'all'}.keras")
+                base = judged((folder / "control.tflite").read_bytes(), splits)
+                row |= judged(file.content, splits) | {"control": base, "levels": levels_of(model, net)}
+                store.append(row)
+                write_tables(store.read())
+                print(net, seed, line([row]), flush=True)
+    write_tables(store.read(), readme=not options.subset)
+
+
+def levels_of(model, net: str) -> int:
+    """The most distinct values of an output channel among the quantized layers."""
+    found = [layer.kernel.numpy() for layer in model.layers if re.fullmatch(NETS[net]["rules"], layer.name)]
+    return max(len(np.unique(channel)) for w in found for channel in w.reshape(-1, w.shape[-1]).T)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nets", default="image_resnet,ecg_cnn")
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--subset", type=int, default=6000, help="training samples; 0: all")
+    parser.add_argument("--widths", default=",".join(WIDTHS))
+    parser.add_argument("--methods", default="all", choices=("all", "best"))
+    training.pin_threads(1)
+    main(parser.parse_args())
