@@ -12,14 +12,14 @@ TOP = Path(__file__).parent.parent
 BENCH = ("result", "host", "stats", "store", "metrics")  # what tfcompress may take from android_bench
 # Each room may import from its own row and the rows above it.
 ORDER = [
-    ["_version", "arrays", "flatbuffer"],
+    ["_version", "arrays", "flatbuffer", "weights"],
     ["method", "schedules", "layout"],
     ["batch_norm", "chain", "quantization.uniform", "quantization.float16", "wrapper"],
     ["copies", "model", "graph"],
     ["callback"],
     ["pruning", "quantization", "distillation", "keras2", "keras2_ops", "keras2_check", "legacy"],
     ["conversion", "convert"],
-    ["weights", "macs", "gpu", "measure", "inspect", "diff", "study.verdict", "gains"],
+    ["macs", "gpu", "measure", "inspect", "diff", "study.verdict", "gains"],
     ["cut", "budget"],
     ["datasets", "zoo", "recipes", "training"],
     ["study"],

@@ -10,12 +10,13 @@ import numpy as np
 from tfcompress.conversion import calibration as calibrations
 from tfcompress.conversion import source
 from tfcompress.conversion.calibration import Calibration, CalibrationWarning
+from tfcompress.conversion.exact import PRECISIONS as EXACT
 from tfcompress.conversion.gate import GateReport
 from tfcompress.conversion.interpreter import Runner
 from tfcompress.conversion.pipeline import Pipeline
 from tfcompress.conversion.worker import ConversionError, worker
 
-PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
+PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")  # what ``convert_all`` makes if not told
 BACKENDS = ("litert", "tflite_converter")
 STATIC = ("int8", "int16x8")
 
@@ -36,7 +37,7 @@ class TFLiteModel:
 
     Attributes:
         content: the file, bytes.
-        precision: one of ``PRECISIONS``; "unknown" for a file that was loaded.
+        precision: one of ``PRECISIONS``, "exact" or "exact8"; "unknown" for a file that was loaded.
         gate: what was checked (``GateReport``); ``None`` for a file that was loaded.
         seconds: what each step took: "float", "calibrate", "quantize", "reference", "gate".
     """
@@ -108,7 +109,10 @@ def convert(
             float .tflite); or the bytes of a float .tflite file. Models from ``compress`` need ``strip`` first.
         precision: "float32"; "float16" (weights); "dynamic" (int8 weights, float activations quantized at run time);
             "int8" (weights and activations); "int16x8" (16-bit activations, 8-bit weights); "int4" (4-bit weights
-            where the run time has kernels, 8-bit elsewhere, listed in ``gate.notes``).
+            where the run time has kernels, 8-bit elsewhere, listed in ``gate.notes``); "exact" (trained low-bit
+            weights as they are: int2, int4 or int8 codes with their scales, a table, or float16, whatever is smallest
+            and gives every weight back; float activations; outputs are the model's to 1e-4); "exact8" (the same, only
+            8-bit codes and float16: XNNPACK unpacks these when it loads the file and runs them as fast as float32).
         calibration: 100 to 500 typical inputs, for int8 and int16x8; see ``conversion.calibration.bind``.
         io: "float": inputs and outputs stay float32; "int8": they are quantized too (int16 for int16x8).
         backend: "litert" (TFLiteConverter once, then litert-quantizer) or "tflite_converter" (TFLiteConverter alone).
@@ -156,7 +160,12 @@ def convert_all(
 
 def _make(pipeline, precision, io, backend, keep_float):
     path, seconds, notes = pipeline.write(precision, io, backend, keep_float)
-    report = pipeline.check(path, precision, notes)
+    try:
+        report = pipeline.check(path, precision, notes)
+    except ConversionError:
+        if precision not in EXACT:
+            raise
+        report = pipeline.check(path, precision, pipeline.settle(precision, keep_float))
     spent = dict(pipeline.seconds, quantize=seconds, gate=report.seconds)
     return TFLiteModel(path.read_bytes(), precision, report, spent)
 
@@ -164,9 +173,9 @@ def _make(pipeline, precision, io, backend, keep_float):
 def _check_arguments(precisions, io, backend, static_batch):
     if static_batch is not None and (not isinstance(static_batch, int) or static_batch < 1):
         raise ValueError(f"`static_batch` is a batch size, an int >= 1, or None. Received: {static_batch!r}.")
-    unknown = [precision for precision in precisions if precision not in PRECISIONS]
+    unknown = [precision for precision in precisions if precision not in PRECISIONS + EXACT]
     if unknown:
-        raise ValueError(f"Unknown precision: {unknown}. Known: {list(PRECISIONS)}.")
+        raise ValueError(f"Unknown precision: {unknown}. Known: {[*PRECISIONS, *EXACT]}.")
     if backend not in BACKENDS:
         raise ValueError(f"Unknown backend: {backend!r}. Known: {list(BACKENDS)}.")
     if io not in ("float", "int8"):
@@ -192,7 +201,8 @@ def _check_source(origin, precisions, calibration, backend, keep_float):
         raise ValueError(
             "backend='tflite_converter' starts from a model. Received a .tflite file: use backend='litert'."
         )
-    if backend == "tflite_converter" and "int4" in precisions:
-        raise ValueError("TFLiteConverter has no int4: use backend='litert'.")
+    lacking = [precision for precision in precisions if precision in ("int4", *EXACT)]
+    if backend == "tflite_converter" and lacking:
+        raise ValueError(f"TFLiteConverter has no {', '.join(lacking)}: use backend='litert'.")
     if keep_float and (backend == "tflite_converter" or origin.aware):
         raise ValueError("keep_float works with backend='litert' (a quantization-aware model has its own keep_float).")

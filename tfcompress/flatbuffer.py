@@ -13,6 +13,7 @@ _PLAIN = {
     "float32": "<f4", "float16": "<f2", "float64": "<f8", "int8": "i1", "uint8": "u1", "int16": "<i2", "uint16": "<u2",
     "int32": "<i4", "uint32": "<u4", "int64": "<i8", "uint64": "<u8", "bool": "?",
 }  # fmt: skip
+DECODERS = {"DEQUANTIZE": 0, "DENSIFY": 0, "PRELU": 0, "CAST": 0, "GATHER": 1}  # operation: which input is decoded
 DAMAGE = (  # what reading a damaged file raises
     struct.error, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError, RecursionError,
 )  # fmt: skip
@@ -69,10 +70,13 @@ class Graph:
     outputs: tuple[int, ...]
 
     def origin(self, index: int) -> Tensor:
-        """The constant that a tensor comes from, through DEQUANTIZE and DENSIFY; else the tensor itself."""
+        """The tensor that another is only another form of, through DEQUANTIZE and DENSIFY, and for quantized constants
+        through PRELU, CAST and a GATHER by them; else the tensor itself."""
         maker = next((op for op in self.ops if index in op.outputs), None)
-        if maker is not None and maker.name in ("DEQUANTIZE", "DENSIFY"):
-            return self.origin(maker.inputs[0])
+        if maker is not None and maker.name in DECODERS:
+            found = self.origin(maker.inputs[DECODERS[maker.name]])
+            if maker.name in ("DEQUANTIZE", "DENSIFY") or (found.quantized and found.data is not None):
+                return found
         return self.tensors[index]
 
 

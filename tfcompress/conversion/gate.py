@@ -77,7 +77,7 @@ class GateReport:
         return "\n".join(lines + [f"note: {note}" for note in self.notes])
 
 
-def check(path, precision, batches, expected, folder, *, inputs, reference, notes=()):
+def check(path, precision, batches, expected, folder, *, inputs, reference, notes=(), bound=None):
     """Run the file everywhere and compare.
 
     Args:
@@ -86,9 +86,10 @@ def check(path, precision, batches, expected, folder, *, inputs, reference, note
         expected: the model's outputs, batch after batch.
         folder: a temporary folder.
         inputs, reference, notes: words for the report.
+        bound: how far outputs of up to 1 may be from the expected ones, in any setting; larger outputs in proportion.
 
     Raises:
-        ConversionError: the file does not load or run somewhere, or gives NaN.
+        ConversionError: the file does not load or run somewhere, gives NaN, or is farther off than ``bound``.
     """
     started = time.perf_counter()
     fed, few, answers, ran = folder / "gate.npz", folder / "gate_few.npz", folder / "gate_out.npz", []
@@ -121,6 +122,8 @@ def check(path, precision, batches, expected, folder, *, inputs, reference, note
     expected = expected[: len(first)]
     agreement = tuple(compare(key, first, expected, scales.get(key)) for key in first[0])
     _refuse_nan(first, expected, precision)
+    if bound is not None:
+        _refuse_distance(agreement, elsewhere, expected, bound, precision)
     left_float, weights = islands.float_operations(path.read_bytes())
     return GateReport(
         ran=tuple(ran), float_islands=left_float, float_weights=weights if precision != "float32" else (),
@@ -137,6 +140,17 @@ def _refuse_nan(results, expected, precision):
                 raise ConversionError(
                     f"The {precision} file gives NaN or infinity where the model gives numbers ({name!r})."
                 )
+
+
+def _refuse_distance(agreement, elsewhere, expected, bound, precision):
+    for row in agreement:
+        largest = max(float(np.max(np.abs(batch[row.output]), initial=1.0)) for batch in expected)
+        off = row.max_difference + max(elsewhere.values(), default=0.0)
+        if off > bound * largest:
+            raise ConversionError(
+                f"The {precision} file's output {row.output!r} is {off:.3g} from the model's, more than "
+                f"{bound * largest:.3g}."
+            )
 
 
 def _distance(got, wanted, scale):

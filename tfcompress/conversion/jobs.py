@@ -8,7 +8,7 @@ import re
 import time
 from pathlib import Path
 
-from tfcompress.conversion import biases, int8_kernels, interpreter, names, recipe, rewrite, unclip
+from tfcompress.conversion import biases, exact, int8_kernels, interpreter, names, recipe, rewrite, unclip
 from tfcompress.conversion.batches import load_batches, save_batches
 from tfcompress.conversion.file import read, write
 from tfcompress.conversion.worker import ConversionError
@@ -130,6 +130,28 @@ def quantize(float_file, precision, output, ranges=None, io="float", keep_float=
     names.shorten(model)
     Path(output).write_bytes(write(model))
     return notes
+
+
+def to_exact(float_file, output, fast=False, keep_float=(), taken=None):
+    """Low-bit weights of the float file as integers, unchanged in value.
+
+    ``taken`` says which form each tensor takes, by place: 0 the best, the number of forms for float32; None: the best.
+    Returns ``{"forms": how many there are for each tensor, "notes": sentences}``.
+    """
+    original = Path(float_file).read_bytes()
+    recipe.check_patterns(original, keep_float)
+    found = exact.choices(original, fast=fast, keep_float=keep_float)
+    places = taken or [0] * len(found)
+    chosen = {
+        buffer: forms[place]
+        for (buffer, (_, forms)), place in zip(found.items(), places, strict=True)
+        if place < len(forms)
+    }
+    model = read(original)
+    exact.store(model, chosen)
+    names.shorten(model)
+    Path(output).write_bytes(write(model))
+    return {"forms": [len(forms) for _, forms in found.values()], "notes": exact.notes(found, chosen)}
 
 
 def answers(saved_model, batches, output):

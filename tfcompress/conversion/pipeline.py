@@ -3,7 +3,7 @@
 import time
 import weakref
 
-from tfcompress.conversion import calibration, gate, keras_model, samples, source
+from tfcompress.conversion import calibration, exact, gate, keras_model, samples, source
 from tfcompress.conversion.batches import load_batches, save_batches
 from tfcompress.conversion.interpreter import Runner
 from tfcompress.conversion.worker import ConversionError, worker
@@ -101,6 +101,10 @@ class Pipeline:
     def write(self, precision, io, backend, keep_float):
         """The file of one precision. Returns its path, the seconds it took and notes on what fell back."""
         output = self.folder / f"{precision}.tflite"
+        if precision in exact.PRECISIONS:
+            started = time.perf_counter()
+            made = self._write_exact(precision, keep_float)
+            return output, time.perf_counter() - started, made["notes"]
         if backend == "tflite_converter" or self.origin.aware:
             return output, *self._write_with_converter(output, precision, io)
         ranges = str(self.ranges()) if precision in ("int8", "int16x8") else None
@@ -110,6 +114,25 @@ class Pipeline:
             io=io, keep_float=keep_float,
         )  # fmt: skip
         return output, time.perf_counter() - started, notes
+
+    def _write_exact(self, precision, keep_float, taken=None):
+        return worker.run(
+            "to_exact", self.folder, float_file=str(self.float_file), output=str(self.folder / f"{precision}.tflite"),
+            fast=precision == "exact8", keep_float=keep_float, taken=taken,
+        )  # fmt: skip
+
+    def settle(self, precision, keep_float):
+        """After an exact file failed the gate: the best form of each tensor that passes. Writes it; returns notes."""
+        output, counts = self.folder / f"{precision}.tflite", self._write_exact(precision, keep_float)["forms"]
+
+        def passes(taken):
+            self._write_exact(precision, keep_float, taken)
+            try:
+                return bool(self.check(output, precision, ()))
+            except ConversionError:
+                return False
+
+        return self._write_exact(precision, keep_float, exact.settle(counts, passes))["notes"]
 
     def _write_with_converter(self, output, precision, io):
         fed = self.folder / "calibration.npz"
@@ -133,6 +156,7 @@ class Pipeline:
         return gate.check(
             path, precision, self._fed, expected, self.folder,
             inputs=self.inputs_are, reference=reference, notes=[*self.notes, *notes],
+            bound=exact.BOUND if precision in exact.PRECISIONS else None,
         )  # fmt: skip
 
 

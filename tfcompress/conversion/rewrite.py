@@ -5,6 +5,7 @@ import copy
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tfcompress.conversion.build import add_constant, array, opcode
 from tfcompress.conversion.islands import operation
 
 # Operations that only compute sizes: removed when nobody reads them any more.
@@ -72,24 +73,20 @@ def fuse_islands(model):
         elif source is None:
             continue
         elif label in ("SHAPE", "QUANTIZE"):
-            op.inputs = _array(source)
+            op.inputs = array(source)
         elif label in _MOVING and kind == "INT8":
             result = _like(graph, op.outputs[0], source)
             operators.append(_dequantize(model, result, op.outputs[0]))
             integers[op.outputs[0]] = result
-            op.inputs, op.outputs = _array(source, *op.inputs[1:]), _array(result)
+            op.inputs, op.outputs = array(source, *op.inputs[1:]), array(result)
         elif kind in _ELEMENTWISE.get(label, ()):
             behind = readers.get(op.outputs[0], [])
             if len(behind) == 1 and operation(model, behind[0]) == "QUANTIZE" and op.outputs[0] not in graph.outputs:
-                op.inputs, op.outputs = _array(source), behind[0].outputs
-                behind[0].outputs = _array()
+                op.inputs, op.outputs = array(source), behind[0].outputs
+                behind[0].outputs = array()
                 model.operatorCodes[op.opcodeIndex].version = max(2, model.operatorCodes[op.opcodeIndex].version)
     graph.operators = [op for op in operators if len(op.outputs)]
     _remove_unread(model, graph)
-
-
-def _array(*indices):
-    return np.array(indices, dtype=np.int32)
 
 
 def _like(graph, index, source):
@@ -103,8 +100,8 @@ def _like(graph, index, source):
 
 def _dequantize(model, source, target):
     op = schema.OperatorT()
-    op.opcodeIndex = _opcode(model, schema.BuiltinOperator.DEQUANTIZE)
-    op.inputs, op.outputs = _array(source), _array(target)
+    op.opcodeIndex = opcode(model, schema.BuiltinOperator.DEQUANTIZE)
+    op.inputs, op.outputs = array(source), array(target)
     return op
 
 
@@ -119,8 +116,9 @@ def _remove_unread(model, graph):
 
 
 def _make_reshape(model, graph, op, sizes):
-    op.opcodeIndex = _opcode(model, schema.BuiltinOperator.RESHAPE)
-    op.inputs = np.array([op.inputs[0], _constant(model, graph, sizes)], dtype=np.int32)
+    op.opcodeIndex = opcode(model, schema.BuiltinOperator.RESHAPE)
+    label = f"tfcompress/shape_{len(graph.tensors)}".encode()
+    op.inputs = array(op.inputs[0], add_constant(model, graph, sizes, label))
     op.builtinOptionsType = schema.BuiltinOptions.ReshapeOptions
     op.builtinOptions = schema.ReshapeOptionsT()
     op.builtinOptions.newShape = sizes
@@ -134,25 +132,3 @@ def _sizes(tensor):
 def _is_constant(model, graph, index):
     data = model.buffers[graph.tensors[index].buffer].data
     return data is not None and len(data) > 0
-
-
-def _constant(model, graph, values):
-    """Index of a new constant int32 tensor."""
-    buffer, tensor = schema.BufferT(), schema.TensorT()
-    buffer.data = np.frombuffer(values.astype("<i4").tobytes(), dtype=np.uint8)
-    model.buffers.append(buffer)
-    tensor.shape, tensor.type = np.array([len(values)], dtype=np.int32), schema.TensorType.INT32
-    tensor.buffer, tensor.name = len(model.buffers) - 1, f"tfcompress/shape_{len(graph.tensors)}".encode()
-    graph.tensors.append(tensor)
-    return len(graph.tensors) - 1
-
-
-def _opcode(model, builtin):
-    for index, code in enumerate(model.operatorCodes):
-        if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin:
-            return index
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = builtin
-    code.version = 1
-    model.operatorCodes.append(code)
-    return len(model.operatorCodes) - 1
