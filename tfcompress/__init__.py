@@ -10,6 +10,7 @@ from tfcompress.convert import TFLiteModel, convert, convert_all
 from tfcompress.diff import diff
 from tfcompress.inspect import inspect
 from tfcompress.measure import evaluate
+from tfcompress.pack import pack, unpack
 
 _HOME = {
     "ADMM": "quantization.admm",
@@ -45,11 +46,12 @@ _HOME = {
     "quantize_aware": "quantization.aware",
     "run_study": "study.run",
     "shrink": "pruning.shrink",
+    "slim": "conversion.slim",
     "skipped_layers": "quantization.aware",
     "straight_through": "method",
     "strip": "model",
 }
-__all__ = ["TFLiteModel", "__version__", "convert", "convert_all", "diff", "evaluate", "inspect", *_HOME]
+__all__ = ["TFLiteModel", "__version__", "convert", "convert_all", "diff", "evaluate", "inspect", "pack", "unpack", *_HOME]
 
 
 def __getattr__(name):
