@@ -44,8 +44,9 @@ def initial_steps(x, levels):
     """``(alpha, beta, thresholds)`` for the values ``x``: numpy, float32; ``thresholds`` is ``(len(levels) - 1,)``.
 
     ``beta`` brings ``max|x|`` to 5/4 of the largest level. Two levels part at 0; more of them where the k-means centres
-    of ``beta * x`` do, one centre a level. Where 0 is a level, what is 0 stays 0. ``alpha`` is the least squares fit of
-    the levels to ``x`` (the paper's ``1 / beta`` is up to twice as much where few values are large).
+    of ``beta * x`` do, one centre a level; for levels that mirror each other, of both ``x`` and ``-x``: lopsided
+    thresholds shift what a filter adds up to. Where 0 is a level, what is 0 stays 0. ``alpha`` is the least squares fit
+    of the levels to ``x`` (the paper's ``1 / beta`` is up to twice as much where few values are large).
     """
     x = np.ravel(x).astype("float64")
     largest, top = np.abs(x).max(initial=0.0), float(np.abs(levels).max())
@@ -53,7 +54,8 @@ def initial_steps(x, levels):
     levels, scaled = np.array(levels, "float64"), beta * x
     thresholds = np.zeros(1)
     if len(levels) > 2:
-        centers, _ = k_means(scaled, np.quantile(scaled, (np.arange(len(levels)) + 0.5) / len(levels)))
+        mirrored = np.concatenate([scaled, -scaled]) if np.array_equal(levels, -levels[::-1]) else scaled
+        centers, _ = k_means(mirrored, np.quantile(mirrored, (np.arange(len(levels)) + 0.5) / len(levels)))
         thresholds = (centers[1:] + centers[:-1]) / 2
     side = np.arange(len(levels) - 1) - np.searchsorted(levels, 0.0)     # below 0: its step is under the level 0
     if 0 in levels:
