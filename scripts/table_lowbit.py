@@ -6,8 +6,8 @@
 A control is trained once for each net and seed, on all training data. Each method then trains the kernels of a copy,
 but the first and the last layer's, from the control and taught by it: on `--subset` samples, or on all (0). The file is
 the exact one (`convert(model, "exact")`), judged on the whole test set; methods are picked by the validation set:
-`--methods best` takes those that did best on the subset, one a width, and ADMM. Rows: scripts/results/table_lowbit.jsonl,
-table: table_lowbit.md beside it, models: runs/table_lowbit. Stopped or killed, the same command goes on.
+`--methods best` takes those that did best on the subset, one a width, and ADMM. Rows: table_lowbit.jsonl, table:
+table_lowbit.md in scripts/results, models: runs/table_lowbit. Stopped or killed, the same command goes on.
 """
 
 import argparse
@@ -31,7 +31,7 @@ CLOTHES = RECIPES["fashion_mnist"]
 # rules: regular expressions on the layers that are quantized: all but the first convolution and the classifier
 NETS = {
     "image_resnet": dict(data="fashion_mnist", options={"width": 16}, control=CLOTHES, taught=(4.0, 0.9),
-                         tune=replace(CLOTHES, epochs=6), few=12, rules=r"conv2d_\d+"),
+                         tune=replace(CLOTHES, epochs=4), few=6, rules=r"conv2d_\d+"),
     "ecg_cnn": dict(data="ecg", options={}, control=RECIPES["ecg_cnn"], taught=(1.0, 1.0),
                     tune=RECIPES["ecg_cnn_tune"], few=16, rules=r"conv1d_\d+|dense"),
 }  # fmt: skip
@@ -46,7 +46,7 @@ def methods(width: str, steps: int) -> dict[str, tc.Method]:
         return tc.QuantizationNetwork(tc.Linear(200.0, begin=0, end=end, initial=5.0), levels)
 
     def admm(*levels):
-        return tc.ADMM(levels, end=end, scales="channel", rounds=20)
+        return tc.ADMM(levels, end=end, scales="channel", rounds=min(20, max(8, end // 25)))
 
     return {
         "1": {"binary": tc.Binary(), "admm": admm(1), "network": network(-1, 1), "cluster": tc.Cluster(2, end)},

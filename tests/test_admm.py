@@ -44,7 +44,8 @@ def trained(x, y, rounds=80):
     """The weights after ADMM whose inner problems are solved exactly; and the frozen codes with their best scale."""
     model = Regression([keras.Input((x.shape[1],)), keras.layers.Dense(1, use_bias=False, name="d")])
     hessian = 2 * x.T @ x / len(y)
-    method = ADMM((0, 1), end=rounds, rounds=rounds, rho=np.trace(hessian) / 300, growth=1.08, keep_best=True)
+    rho = np.trace(hessian) / 300 * np.array([1, 1.08 ** (rounds - 1)])
+    method = ADMM((0, 1), end=rounds, rounds=rounds, rho=rho, keep_best=True)
     w = np.linalg.lstsq(x, y, rcond=None)[0].reshape(-1, 1)
     state = method.init(w)
     for step in range(rounds):
@@ -69,8 +70,8 @@ def test_it_beats_projecting_once_and_often_finds_the_optimum():
 
 
 def test_rounds_as_the_formula_says():
-    """Two weights by hand: z, then u = w - z over the growth of rho, then the penalty's value and slope."""
-    method = ADMM((0, 1), end=10, rounds=2, rho=1.0, growth=2.0)
+    """Two weights by hand: z, then u = w - z, shrunk as rho grows, then the penalty's value and slope."""
+    method = ADMM((0, 1), end=10, rounds=2, rho=(1.0, 2.0))
     w = np.array([[1.0], [0.1]], "float32")
     first = method.update({"w": w}, {"w": method.init(w)}, 0)["w"]
     assert first["z"].ravel().tolist() == [1, 0] and not first["u"].any() and first["rho"] == 1
@@ -128,7 +129,7 @@ def test_keep_best_needs_data():
         method.update({"w": w}, {"w": method.init(w)}, 0)
 
 
-@pytest.mark.parametrize("options", [dict(end=0), dict(rounds=0), dict(rho=0), dict(growth=0.5), dict(levels=(2, 1))])
+@pytest.mark.parametrize("options", [dict(end=0), dict(rounds=0), dict(rho=(0, 1)), dict(rho=(2, 1)), dict(levels=(2, 1))])
 def test_bad_arguments(options):
     with pytest.raises(ValueError, match="Received"):
         ADMM(**options)

@@ -22,9 +22,12 @@ from tfcompress import (
     strip,
 )
 from tfcompress.pruning.easiedge import FilterADMM
+from tfcompress.quantization.adaptive_float import AdaptiveFloat
 from tfcompress.quantization.admm import ADMM
 from tfcompress.quantization.binary import Binary
+from tfcompress.quantization.clustering import Cluster
 from tfcompress.quantization.least_squares import LeastSquares
+from tfcompress.quantization.networks import QuantizationNetwork
 from tfcompress.quantization.ternary import Ternary
 from tfcompress.quantization.trained_ternary import TrainedTernary
 
@@ -45,6 +48,9 @@ METHODS = {
     "trained ternary": TrainedTernary(),
     "least squares 2 per tensor": LeastSquares(2, "tensor"),
     "ADMM": ADMM((0, 1, 2, 4), end=12, rounds=3),
+    "quantization network": QuantizationNetwork(Linear(100.0, 0, 12, initial=5.0)),
+    "adaptive float": AdaptiveFloat(2, 1),
+    "cluster": Cluster(8, until=12),
     "prune + ADMM": Chain((Prune(Polynomial(0.8, 0, 6)), ADMM((0, 1, 2, 4), begin=6, end=12, rounds=3))),
     "prune + uniform": Chain((Prune(Polynomial(0.8, 0, 12)), Uniform(8))),
     "uniform + prune": Chain((Uniform(8), Prune(Polynomial(0.8, 0, 12)))),
@@ -52,6 +58,8 @@ METHODS = {
 VARIANTS = {  # what differs from a row above by an argument: not trained again
     "least squares 1": LeastSquares(1),
     "least squares ternary": LeastSquares("ternary"),
+    "quantization network, ternary": QuantizationNetwork(Linear(100.0, 0, 12, initial=5.0), (-1, 0, 1)),
+    "fixed point": AdaptiveFloat(0, 3),
     "ADMM 1 bit, channel": ADMM((1,), end=12, rounds=3, scales="channel"),
 }
 trained_rows = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())

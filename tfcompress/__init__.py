@@ -51,7 +51,8 @@ _HOME = {
     "straight_through": "method",
     "strip": "model",
 }
-__all__ = ["TFLiteModel", "__version__", "convert", "convert_all", "diff", "evaluate", "inspect", "pack", "unpack", *_HOME]
+_HERE = ("TFLiteModel", "__version__", "convert", "convert_all", "diff", "evaluate", "inspect", "pack", "unpack")
+__all__ = [*_HERE, *_HOME]
 
 
 def __getattr__(name):

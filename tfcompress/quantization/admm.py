@@ -18,7 +18,7 @@ class ADMM(Method):
     """Forward ``w``, with ``rho / 2 * ||w - z + u||^2`` added to the loss; from ``end`` on ``scale * codes``.
 
     In each of ``rounds`` rounds, evenly spread from ``begin`` to ``end``: ``z`` is the exact projection of ``w + u``
-    onto ``alpha * codes`` (``projection.project``), ``u += w - z``; then ``rho *= growth``, ``u /= growth``, as ``u``
+    onto ``alpha * codes`` (``projection.project``), ``u += w - z``; then ``rho`` grows and ``u`` shrinks as much, as it
     counts in units of ``1 / rho``. At ``end`` the codes are frozen; then biases, batch norms and scales are fine-tuned,
     the scales as gains around 1, so that an optimizer's step means the same in every layer. Weights that another method
     has pruned stay zero: ``Chain((Prune(...), ADMM(...)))``. Leng et al. 2018, "Extremely low bit neural network:
@@ -29,16 +29,16 @@ class ADMM(Method):
         end, begin: optimizer steps between which the rounds lie; train on behind ``end``.
         scales: "tensor" (the paper's), "channel", or a number of groups along the last axis (4: the gates of an LSTM).
         rounds: of z and u.
-        rho: penalty of the first round; with rho * growth ** rounds far above the loss's curvature, w ends at z.
-        growth: of rho a round, >= 1.
+        rho: penalties of the first and of the last round, geometric between them; the last one far above the loss's
+            curvature, so that w ends at z.
         keep_best: at each round the loss on ``CompressionCallback(data=(x, y))`` is taken with the weights at z, and
             the best z of all rounds is what is frozen in the end.
 
     Raises:
-        ValueError: levels that don't grow, end <= begin, rounds < 1, rho <= 0, growth < 1.
+        ValueError: levels that don't grow, end <= begin, rounds < 1, rho that is not 0 < first <= last.
 
     >>> import numpy as np
-    >>> method = ADMM((0, 1), end=100, rounds=2, rho=0.1)
+    >>> method = ADMM((0, 1), end=100, rounds=2, rho=(0.1, 1))
     >>> w = np.array([[1.0], [-0.8], [0.1]], "float32")
     >>> state = method.update({"w": w}, {"w": method.init(w)}, step=0)["w"]
     >>> [round(float(v), 3) for v in state["z"].ravel()]
@@ -55,8 +55,7 @@ class ADMM(Method):
     begin: int = 0
     scales: object = "tensor"
     rounds: int = 20
-    rho: float = 1e-3
-    growth: float = 1.5
+    rho: tuple = (1e-3, 3.0)
     keep_best: bool = False
 
     trainable = ("gain",)
@@ -67,9 +66,10 @@ class ADMM(Method):
         if not 0 <= self.begin < self.end:
             raise ValueError("The rounds are spread from `begin` to `end`, optimizer steps: epochs * ceil(samples / "
                              f"batch_size). Received: begin={self.begin!r}, end={self.end!r}.")
-        if self.rounds < 1 or self.rho <= 0 or self.growth < 1:
-            raise ValueError("Expected rounds >= 1, rho > 0 and growth >= 1. Received: "
-                             f"rounds={self.rounds!r}, rho={self.rho!r}, growth={self.growth!r}.")
+        object.__setattr__(self, "rho", tuple(self.rho))
+        if self.rounds < 1 or len(self.rho) != 2 or not 0 < self.rho[0] <= self.rho[1]:
+            raise ValueError("Expected rounds >= 1 and rho=(first, last), 0 < first <= last. Received: "
+                             f"rounds={self.rounds!r}, rho={self.rho!r}.")
 
     @property
     def bits(self):
@@ -113,6 +113,11 @@ class ADMM(Method):
     def penalty(self, w, state):
         return 0.5 * state["rho"] * ops.sum(ops.square(w - state["z"] + state["u"]))
 
+    def _rho(self, number):
+        """Of round ``number``, 1 to ``rounds``."""
+        first, last = self.rho
+        return np.float32(first * (last / first) ** ((number - 1) / max(1, self.rounds - 1)))
+
     def _due(self, step):
         return sum(start <= step for start in (*self.starts, self.end))
 
@@ -125,7 +130,7 @@ class ADMM(Method):
         due = np.float32(self._due(step))
         if step >= self.end:
             return {path: states[path] | self._frozen(w, states[path]) | {"round": due} for path, w in weights.items()}
-        rho, new = np.float32(self.rho * self.growth ** (int(due) - 1)), {}
+        rho, new = self._rho(int(due)), {}
         for path, w in weights.items():
             u = states[path]["u"]
             scale, codes = project_groups(w + u, self.levels, self.scales)
