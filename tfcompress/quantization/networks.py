@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from tfcompress.method import Config, Method, serializable, straight_through
-from tfcompress.quantization.clustering import k_means
+from tfcompress.quantization.projection import project
 
 
 def steps_of(levels):
@@ -43,27 +43,19 @@ def hard_quantized(x, alpha, beta, thresholds, levels):
 def initial_steps(x, levels):
     """``(alpha, beta, thresholds)`` for the values ``x``: numpy, float32; ``thresholds`` is ``(len(levels) - 1,)``.
 
-    ``beta`` brings ``max|x|`` to 5/4 of the largest level. Two levels part at 0; more of them where the k-means centres
-    of ``beta * x`` do, one centre a level; for levels that mirror each other, of both ``x`` and ``-x``: lopsided
-    thresholds shift what a filter adds up to. Where 0 is a level, what is 0 stays 0. ``alpha`` is the least squares fit
-    of the levels to ``x`` (the paper's ``1 / beta`` is up to twice as much where few values are large).
+    ``alpha`` is that of the least squares fit of ``alpha * levels`` to ``x`` (``projection.project``; negative values
+    count as 0 where 0 is the lowest level), the thresholds lie half way between its levels, and ``beta`` brings
+    ``max|x|`` to 5/4 of the largest level. The paper takes ``alpha = 1 / beta`` and the midpoints of k-means centres,
+    which lie elsewhere than the levels and are lopsided: at 3 bits a net of 92 % started from 10 %, in place of 88 %.
     """
-    x = np.ravel(x).astype("float64")
-    largest, top = np.abs(x).max(initial=0.0), float(np.abs(levels).max())
+    x, top = np.ravel(x).astype("float64"), max(levels)
+    x = np.maximum(x, 0) if levels[0] == 0 else x
+    largest = np.abs(x).max(initial=0.0)
     beta = 1.25 * top / largest if largest > 0 else 1.0
-    levels, scaled = np.array(levels, "float64"), beta * x
-    thresholds = np.zeros(1)
-    if len(levels) > 2:
-        mirrored = np.concatenate([scaled, -scaled]) if np.array_equal(levels, -levels[::-1]) else scaled
-        centers, _ = k_means(mirrored, np.quantile(mirrored, (np.arange(len(levels)) + 0.5) / len(levels)))
-        thresholds = (centers[1:] + centers[:-1]) / 2
-    side = np.arange(len(levels) - 1) - np.searchsorted(levels, 0.0)     # below 0: its step is under the level 0
-    if 0 in levels:
-        least = 0.01 * top
-        thresholds = np.where(side < 0, np.minimum(thresholds, -least), np.maximum(thresholds, least))
-    codes = levels[(scaled[:, None] > thresholds).sum(1)] if len(x) else np.zeros(0)
-    alpha = (codes @ x) / (codes @ codes) if codes.any() else 0.0
-    return np.float32(alpha if alpha > 0 else 1 / beta), np.float32(beta), thresholds.astype("float32")
+    alpha, _ = project(x, sorted({abs(level) for level in levels}))
+    alpha = alpha if alpha > 0 else 1 / beta
+    middles = [(low + high) / 2 for low, high in zip(levels, levels[1:], strict=False)]
+    return np.float32(alpha), np.float32(beta), (beta * alpha * np.array(middles)).astype("float32")
 
 
 def check_temperature(schedule):
@@ -75,9 +67,10 @@ def check_temperature(schedule):
 
 
 def check_levels(levels):
-    if len(levels) < 2 or any(type(v) is not int for v in levels) or list(levels) != sorted(set(levels)):
-        raise ValueError("`levels` are two or more whole numbers in ascending order, e.g. (-1, 0, 1). "
-                         f"Received: {levels!r}.")
+    whole = len(levels) > 1 and all(type(v) is int for v in levels) and list(levels) == sorted(set(levels))
+    if not whole or (levels[0] != 0 and levels != tuple(-v for v in reversed(levels))):
+        raise ValueError("`levels` are ascending whole numbers that mirror each other, (-1, 0, 1), or start at 0, for "
+                         f"what is never negative: (0, 1, 2, 3). Received: levels={levels!r}.")
 
 
 @serializable
@@ -89,8 +82,11 @@ class QuantizationNetwork(Method):
     values are ``alpha * levels``. The temperature ``T`` rises along the schedule; at its end the steps are hard, and
     gradients are those of the soft ones at the last ``T``: fine-tune there, with what is left of the learning rate.
     ``bake`` is always hard. Gradients are exact, also those of ``alpha`` and ``beta``, which train as logarithms: they
-    stay positive, and a step of Adam changes them by the same share in every layer. ``b`` is found by k-means and
+    stay positive, and a step of Adam changes them by the same share in every layer. ``b`` is fitted at the start and
     stays. Start from a trained network (from scratch the paper lost 15 points), the first and last layers float.
+    Weights that come in as 0, pruned ones, stay 0 whatever the levels.
+
+    For activations: ``activations.quantize_activations(model, QuantizationNetwork(schedule, (0, 1, 2, 3)), x)``.
 
     Quantization Networks, Yang et al. 2019 (arXiv:1911.09464), formula 4 of the survey.
 
@@ -137,14 +133,18 @@ class QuantizationNetwork(Method):
     def _steps(self, state):
         return ops.exp(state["log_alpha"]), ops.exp(state["log_beta"]), state["thresholds"], self.levels
 
+    def _kept(self, w, quantized):
+        return quantized if 0 in self.levels else ops.where(w == 0, 0.0, quantized)
+
     def apply(self, w, state):
         w = ops.cast(ops.convert_to_tensor(w), "float32")
         soft = soft_quantized(w, *self._steps(state), state["temperature"])
         hard = hard_quantized(w, *self._steps(state))
-        return straight_through(soft, ops.where(ops.cast(state["hard"], "bool"), hard, soft))
+        return self._kept(w, straight_through(soft, ops.where(ops.cast(state["hard"], "bool"), hard, soft)))
 
     def bake(self, w, state):
-        return hard_quantized(ops.cast(ops.convert_to_tensor(w), "float32"), *self._steps(state))
+        w = ops.cast(ops.convert_to_tensor(w), "float32")
+        return self._kept(w, hard_quantized(w, *self._steps(state)))
 
     def idle(self, states, step):
         return all(state["hard"] for state in states.values())
@@ -154,3 +154,9 @@ class QuantizationNetwork(Method):
             return states
         now = {"temperature": np.float32(self.schedule(step)), "hard": np.float32(step >= self.schedule.end)}
         return {path: state | now for path, state in states.items()}
+
+    def moved(self, x, state, step):
+        """New state of activations at a step of training, in the graph; ``step`` is an integer tensor."""
+        end = self.schedule.end
+        temperatures = ops.convert_to_tensor([self.schedule(i) for i in range(end + 1)], "float32")
+        return {"temperature": temperatures[ops.minimum(step, end)], "hard": ops.cast(step >= end, "float32")}
