@@ -12,7 +12,6 @@ from tfcompress.weights import weights
 
 PRECISIONS = ("exact", "exact8")
 BOUND = 1e-4  # of outputs up to 1; larger ones in proportion
-OVERHEAD = 400  # bytes that the operations and tensors around codes may take
 _VERSIONS = {2: 7, 4: 6, 8: 2, 16: 3}  # of DEQUANTIZE, by bits: an older runtime refuses the file by its number
 _PER_CHANNEL = 5
 _LISTED = 8
@@ -34,8 +33,7 @@ def choices(content, *, fast=False, keep_float=()):
         tensor = weight.tensor
         if tensor.dtype != "float32" or tensor.sparse or not _may_change(file, tensor, keep_float):
             continue
-        smaller = [form for form in forms(tensor.data, fast) if form.size + OVERHEAD < tensor.data.nbytes]
-        found[tensor.buffer] = f"{weight.op} {tensor.name.split(';')[-1]}", smaller
+        found[tensor.buffer] = f"{weight.op} {tensor.name.split(';')[-1]}", forms(tensor.data, fast)
     return found
 
 

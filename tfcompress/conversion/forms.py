@@ -7,6 +7,7 @@ import numpy as np
 
 from tfcompress.conversion.grid import TOLERANCE, grid, rows, width
 
+_AROUND = {"codes": 250, "slopes": 510, "table": 730}  # bytes of the operations and tensors that come with it, measured
 _MOST, _SAMPLE = 256, 4096  # entries of a table's row; values that are counted first
 
 
@@ -26,9 +27,9 @@ class Codes:
 
     @property
     def size(self):
-        """Bytes: packed codes, 4 of a float32 scale and 8 of an int64 zero point each, 4 for a slope."""
-        each = 12 if self.slopes is None else 16
-        return math.ceil(self.codes.size * self.bits / 8) + each * len(self.scales)
+        """Bytes in the file: packed codes, 4 of a float32 scale and 8 of an int64 zero point each, 4 for a slope."""
+        each, around = (12, _AROUND["codes"]) if self.slopes is None else (16, _AROUND["slopes"])
+        return math.ceil(self.codes.size * self.bits / 8) + each * len(self.scales) + around
 
     def __str__(self):
         return f"int{self.bits} codes" + ("" if self.slopes is None else " with two slopes")
@@ -44,7 +45,7 @@ class Table:
 
     @property
     def size(self):
-        return math.ceil(self.indices.size * self.bits / 8) + self.table.nbytes
+        return math.ceil(self.indices.size * self.bits / 8) + self.table.nbytes + _AROUND["table"]
 
     def __str__(self):
         return f"int{self.bits} indices into a table"
@@ -58,28 +59,35 @@ class Half:
 
     @property
     def size(self):
-        return self.values.nbytes
+        return self.values.nbytes + _AROUND["codes"]
 
     def __str__(self):
         return "float16"
 
 
 def forms(values, fast=False):
-    """The exact forms of a float32 tensor of two or more axes, the preferred one first; empty if there is none.
+    """The exact forms of a float32 tensor of two or more axes that make the file smaller, the preferred one first.
 
     Integers come first: DEQUANTIZE of a constant runs once. Two slopes cost a multiplication a weight and run, a table
-    a look-up, so a table is for what has neither codes nor slopes. Every form is followed by its wider ones, for runtimes
-    that lack the narrow one.
+    a look-up, so a table is for what has neither codes nor slopes. Every form is followed by its wider ones, for
+    runtimes that lack the narrow one.
 
     Args:
         fast: only forms that XNNPACK unpacks when the file is loaded, so that it runs as fast as a float32 file:
             8-bit codes and float16.
     """
     values = np.asarray(values, np.float32)
+    made = _fast(values) if fast else _all(values)
+    return [form for form in made if form.size < values.nbytes]
+
+
+def _fast(values):
     found = codes(values)
-    if fast:
-        wide = [replace(found, bits=8)] if found else []
-        return wide + _half(values)
+    return ([replace(found, bits=8)] if found else []) + _half(values)
+
+
+def _all(values):
+    found = codes(values)
     sloped = two_slopes(values) if found is None or found.bits == 8 else None
     whole = sorted((form for form in (found, sloped) if form), key=lambda form: form.size)
     rest = _half(values) if whole else [table(values), *_half(values), *_sixteen(values)]

@@ -10,8 +10,8 @@ _SAMPLE = 4096
 def grid(values, bits=8, tolerance=TOLERANCE):
     """``(codes, scale)`` with ``scale * codes == values``, or None where the values are on no such grid.
 
-    Of all grids the coarsest, so the codes have no common divisor. Of the scales that explain the values to
-    ``tolerance``, the one that gives most of them back bit by bit.
+    Of all grids the coarsest that gives every value back bit by bit, else the coarsest to ``tolerance``: so the codes
+    have no common divisor. Of the scales of a grid the one that gives most values back bit by bit.
 
     Args:
         values: floats, any shape; all zero gives codes 0 and scale 1.
@@ -46,18 +46,21 @@ def _fit(values, levels, bits, tolerance):
     top = 2 ** (bits - 1)
     if len(levels) > top:
         return None
+    first = None
     for code in _codes_of_largest(levels.astype(np.float64), top, tolerance):
         steps = np.rint(levels.astype(np.float64) * code / levels[-1])
         scale = _best_scale(levels, steps.astype(np.float32))
         if scale < np.finfo(np.float32).tiny:
-            return None
+            continue
         codes = np.rint(values.astype(np.float64) / scale)
         if codes.min() < -top or codes.max() >= top:
-            return None
+            continue
         back = codes.astype(np.float32) * scale
-        if np.all(np.abs(back.astype(np.float64) - values) <= tolerance * np.abs(values)):
+        if np.array_equal(back, values):
             return codes.astype(np.int32), scale
-    return None
+        if first is None and np.all(np.abs(back.astype(np.float64) - values) <= tolerance * np.abs(values)):
+            first = codes.astype(np.int32), scale
+    return first
 
 
 def _codes_of_largest(levels, top, tolerance):
