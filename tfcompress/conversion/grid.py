@@ -4,14 +4,16 @@ import numpy as np
 
 TOLERANCE = 5e-7  # relative, of every value: scale * code, and batch normalization folded into it, round 2 to 4 times
 BITS = (2, 4, 8, 16)
-_SAMPLE = 4096
+_SAMPLE = 4096  # values that are looked at first
+_ALONE = 128  # fractions of integers up to it are 1 / 128**2 apart: no two are the same to the tolerance
 
 
 def grid(values, bits=8, tolerance=TOLERANCE):
     """``(codes, scale)`` with ``scale * codes == values``, or None where the values are on no such grid.
 
-    Of all grids the coarsest that gives every value back bit by bit, else the coarsest to ``tolerance``: so the codes
-    have no common divisor. Of the scales of a grid the one that gives most values back bit by bit.
+    Of all grids the coarsest, so the codes have no common divisor; of its scales the one that gives most values back
+    bit by bit. Up to 8 bits there is one answer. Beyond, where several grids agree to ``tolerance``, it is the coarsest
+    that gives all values back bit by bit, if any does.
 
     Args:
         values: floats, any shape; all zero gives codes 0 and scale 1.
@@ -56,10 +58,10 @@ def _fit(values, levels, bits, tolerance):
         if codes.min() < -top or codes.max() >= top:
             continue
         back = codes.astype(np.float32) * scale
-        if np.array_equal(back, values):
-            return codes.astype(np.int32), scale
-        if first is None and np.all(np.abs(back.astype(np.float64) - values) <= tolerance * np.abs(values)):
-            first = codes.astype(np.int32), scale
+        if np.all(np.abs(back.astype(np.float64) - values) <= tolerance * np.abs(values)):
+            first = first or (codes.astype(np.int32), scale)
+            if code <= _ALONE or np.array_equal(back, values):
+                return codes.astype(np.int32), scale
     return first
 
 
