@@ -75,7 +75,7 @@ def files(net):
         found = convert_all(model, wanted, x)
         for precision, file in found.items():
             if precision != "float32" or levels == "ternary":
-                made[levels, precision] = file.content, file.gate.agreement[0].max_difference
+                made[levels, precision] = file.content, file.gate.agreement[0]
         if levels == "ternary":
             made[levels, "exact, int4"] = _of_width(found["float32"].content, 4), None
     return made
@@ -107,13 +107,15 @@ def measure(net, rounds, folder):
         return
     made = files(net)
     for number in range(rounds):
-        for (levels, name), (content, difference) in made.items():
+        for (levels, name), (content, agreement) in made.items():
             if (net, levels, name, number) in known:
                 continue
             path = folder / "file.tflite"
             path.write_bytes(content)
             row = {"net": net, "levels": levels, "file": name, "round": number, "bytes": len(content)}
-            row |= {"gzip_bytes": len(gzip.compress(content, 9)), "max_difference": difference}
+            row["gzip_bytes"] = len(gzip.compress(content, 9))
+            if agreement:
+                row |= {"max_difference": agreement.max_difference, "unit": agreement.unit}
             for kernels, xnnpack in (("xnnpack", True), ("builtin", False)):
                 seen = host.measure(path, xnnpack=xnnpack, min_seconds=0.5, max_seconds=10)
                 row[f"{kernels}_p50_us"], row[f"{kernels}_min_us"] = seen.latency_p50_us, seen.latency_min_us
@@ -140,9 +142,9 @@ def show():
             for kernels in ("xnnpack_p50_us", "builtin_p50_us"):
                 mid, whole = (statistics.median(row[kernels] for row in part) for part in (same, base))
                 cells += [f"{mid:,.0f}", f"{mid / whole:.2f}"]
-            off = same[0]["max_difference"]
+            off = f"{same[0]['max_difference']:.1e} {same[0]['unit']}" if "unit" in same[0] else "-"
             sizes = [f"{same[0]['bytes']:,}", f"{same[0]['gzip_bytes']:,}"]
-            print(f"| {' | '.join([*key, *sizes, *cells, '-' if off is None else f'{off:.1e}'])} |")
+            print(f"| {' | '.join([*key, *sizes, *cells, off])} |")
         print()
 
 

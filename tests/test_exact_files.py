@@ -168,8 +168,15 @@ def test_a_sequence_net_keeps_a_scale_for_every_gate():
     keras.utils.set_random_seed(2)
     net = keras.Sequential([
         keras.Input((9, 12)), L.Conv1D(24, 3, name="conv"), L.LSTM(16, name="lstm"), L.Dense(24, name="head"),
+        L.Dense(40, name="half"), L.Dense(30, name="wide"),
     ], name="net")  # fmt: skip
-    put(net, conv=pick([-1, 1], (3, 12, 24)) * np.float32(0.11), head=Uniform(4).apply(channel((16, 24), -1, 1), {}))
+    put(
+        net,
+        conv=pick([-1, 1], (3, 12, 24)) * np.float32(0.11),
+        head=Uniform(4).apply(channel((16, 24), -1, 1), {}),
+        half=channel((24, 40), -1, 1).astype(np.float16),  # an adaptive float of 5 and 10 bits
+        wide=np.append(0, RNG.integers(-2000, 2001, 40 * 30 - 1)).reshape(40, 30) * np.float32(0.000317),
+    )
     gates = np.repeat(np.sqrt(np.float32([0.011, 0.005, 0.017, 0.037])), 16)
     cell = net.get_layer("lstm").cell
     cell.kernel.assign(signs((24, 64)) * gates)
@@ -178,21 +185,28 @@ def test_a_sequence_net_keeps_a_scale_for_every_gate():
     x = np.random.default_rng(0).standard_normal((8, 9, 12)).astype("float32")
     assert np.abs(file.predict(x) - net.predict(x, verbose=0)).max() < 1e-4 and len(file.gate.ran) == EVERYWHERE
     found = {w.tensor.shape: w for w in weights(read(file))}
-    assert [found[shape].tensor.dtype for shape in ((64, 24), (64, 16), (24, 16))] == ["int2", "int4", "int4"]
-    assert found[24, 1, 3, 12].tensor.dtype == "int2"
+    kinds = {(24, 1, 3, 12): "int2", (64, 24): "int2", (64, 16): "int4", (24, 16): "int4"}
+    kinds |= {(40, 24): "float16", (30, 40): "int16"}
+    assert {shape: weight.tensor.dtype for shape, weight in found.items()} == kinds
+    assert np.array_equal(found[40, 24].tensor.data.T, net.get_layer("half").kernel)
+    assert np.array_equal(real(found[30, 40]), net.get_layer("wide").kernel)
+    assert "1 x DEQUANTIZE works on int16" in tfcompress.inspect(file).gpu_refusals
     head = net.get_layer("head")
     for variable, shape in ((cell.kernel, (64, 24)), (cell.recurrent_kernel, (64, 16)), (head.kernel, (24, 16))):
         np.testing.assert_allclose(real(found[shape]), variable, rtol=3e-7)
     np.testing.assert_allclose(found[64, 24].tensor.scale, gates, rtol=2e-7)
 
 
-def test_a_width_that_the_run_time_lacks_falls_back(monkeypatch):
+@pytest.fixture(scope="module")
+def small():
+    """A ternary convolution and a Dense layer of trained ternary weights."""
+    layers = [L.Conv2D(16, 3, name="conv"), L.Flatten(), L.Dense(8, name="dense")]
+    dense = np.where(signs((256, 8)) > 0, np.float32(0.0123), np.float32(-0.0457))
+    return put(keras.Sequential([keras.Input((6, 6, 8)), *layers]), conv=signs((3, 3, 8, 16)) * 0.1, dense=dense)[0]
+
+
+def test_a_width_that_the_run_time_lacks_falls_back(small, monkeypatch):
     """As if CONV_2D could not read what an int2 DEQUANTIZE makes, and a PRELU in front of FULLY_CONNECTED crashed."""
-    net, _ = put(
-        keras.Sequential([keras.Input((6, 6, 8)), L.Conv2D(16, 3, name="conv"), L.Flatten(), L.Dense(8, name="dense")]),
-        conv=signs((3, 3, 8, 16)) * np.float32(0.1),
-        dense=np.where(signs((256, 8)) > 0, np.float32(0.0123), np.float32(-0.0457)),
-    )
     check = pipeline.Pipeline.check
 
     def picky(self, path, precision, notes):
@@ -204,7 +218,7 @@ def test_a_width_that_the_run_time_lacks_falls_back(monkeypatch):
         return check(self, path, precision, notes)
 
     monkeypatch.setattr(pipeline.Pipeline, "check", picky)
-    file = convert(net, "exact")
+    file = convert(small, "exact")
     assert {w.op: w.tensor.dtype for w in weights(read(file))} == {"CONV_2D": "int4", "FULLY_CONNECTED": "float32"}
     notes = "\n".join(file.gate.notes)
     assert re.search(r"int2 codes do not run here in CONV_2D \S*conv\S*: int4 codes", notes)
@@ -224,26 +238,22 @@ def test_settle_tries_each_tensor_alone():
     assert exact.settle([1], lambda places: False) == [1]
 
 
-def test_a_file_that_is_farther_off_is_refused(monkeypatch):
-    """The bound holds: a file of wrong codes does not leave the gate, and falls back to float32."""
-    net, kernels = put(keras.Sequential([keras.Input((64,)), L.Dense(16, name="dense")]), dense=signs((64, 16)) * 0.1)
+def test_a_file_that_is_farther_off_is_refused(small, monkeypatch):
     run = pipeline.Pipeline.expected
     monkeypatch.setattr(pipeline.Pipeline, "expected", lambda self: ([
         {key: value + 0.001 for key, value in batch.items()} for batch in run(self)[0]
     ], "model that says something else"))  # fmt: skip
     with pytest.raises(ConversionError, match=r"output 'dense' is 0\.001\d* from the model's"):
-        convert(net, "exact")
-    assert convert(net, "float32").gate.agreement[0].max_difference == pytest.approx(1e-3, rel=0.01)
+        convert(small, "exact")
+    assert convert(small).gate.agreement[0].max_difference == pytest.approx(1e-3, rel=0.01)  # no bound on the others
 
 
-def test_keep_float_and_wrong_uses():
-    net = keras.Sequential([keras.Input((64,)), L.Dense(16, name="first"), L.Dense(32, name="last")])
-    put(net, first=signs((64, 16)) * 0.1, last=signs((16, 32)) * 0.1)
-    kept = convert(net, "exact", keep_float=("first",))
-    assert {w.tensor.shape: w.tensor.dtype for w in weights(read(kept))} == {(16, 64): "float32", (32, 16): "int2"}
+def test_keep_float_and_wrong_uses(small):
+    kept = convert(small, "exact", keep_float=("conv",))
+    assert {w.op: w.tensor.dtype for w in weights(read(kept))} == {"CONV_2D": "float32", "FULLY_CONNECTED": "int2"}
     with pytest.raises(ValueError, match="TFLiteConverter has no exact"):
-        convert(net, "exact", backend="tflite_converter")
+        convert(small, "exact", backend="tflite_converter")
     with pytest.raises(ValueError, match="io='int8' needs"):
-        convert(net, "exact", io="int8")
+        convert(small, "exact", io="int8")
     with pytest.raises(ValueError, match="Known: .*'exact', 'exact8'"):
-        convert(net, "exact4")
+        convert(small, "exact4")

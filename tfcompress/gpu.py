@@ -85,6 +85,8 @@ def _option_reason(op: Op, inputs: list[Tensor]) -> str | None:
         return "has a mask that changes the rank"
     if op.name == "SOFTMAX" and op.options.beta != 1:
         return "has a beta other than 1"
+    if op.name == "DEQUANTIZE" and inputs[0].dtype == "int16":
+        return "works on int16"
     if op.name == "FULLY_CONNECTED" and op.options.weightsFormat:
         return "has shuffled weights"
     if op.name == "FULLY_CONNECTED" and inputs[0].data is not None:

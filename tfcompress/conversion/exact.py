@@ -15,6 +15,7 @@ BOUND = 1e-4  # of outputs up to 1; larger ones in proportion
 _VERSIONS = {2: 7, 4: 6, 8: 2, 16: 3}  # of DEQUANTIZE, by bits: an older runtime refuses the file by its number
 _PER_CHANNEL = 5
 _LISTED = 8
+_SLOW = 0.003  # us a look-up: CAST and GATHER of a million weights took 2.8 to 5.9 ms (scripts/bench_lowbit_latency.py)
 
 
 def choices(content, *, fast=False, keep_float=()):
@@ -45,7 +46,7 @@ def _may_change(file, tensor, keep_float):
             return False
         if set(same) & {*graph.inputs, *graph.outputs}:
             return False
-        for op in graph.ops:
+        for op in graph.ops if keep_float else ():
             name = ";".join(graph.tensors[index].name for index in op.outputs) + ";"
             if set(same) & set(op.inputs) and any(re.search(pattern, name) for pattern in keep_float):
                 return False
@@ -159,7 +160,10 @@ def notes(found, chosen):
     lines = [f"exact: {', '.join(f'{count} x {form}' for form, count in taken.most_common())}"] if taken else []
     looked_up = sum(form.indices.size for form in chosen.values() if isinstance(form, Table))
     if looked_up:
-        lines.append(f"exact: {looked_up:,} weights are looked up in tables at every run, which takes time")
+        lines.append(
+            f"exact: {looked_up:,} weights are looked up in tables at every run, which takes some {_SLOW * looked_up:,.0f} "
+            "us on a PC: where time counts more than bytes, use exact8"
+        )
     for buffer, form in chosen.items():
         name, possible = found[buffer]
         if form is not possible[0]:
