@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 
 from tfcompress import flatbuffer
-from tfcompress.packing import container, tensors, weight_model
+from tfcompress.packing import ans, container, tensors, weight_model
 from tfcompress.packing.fields import Fields, Reader
 from tfcompress.packing.segments import Segment, segments
 
@@ -61,27 +61,36 @@ def packing(model) -> Packing:
         found = segments(content)
     except flatbuffer.DAMAGE as error:
         raise flatbuffer.damaged(content, error, model) from None
-    budget, listed, chosen = weight_model.MOST_DECISIONS, {}, {}
-    for segment in sorted(found, key=lambda each: each.length):
+    plans = _plans(content, found)
+    packed = _assemble(content, found, plans)
+    return Packing(packed, len(content), tuple(map(_listed, found, plans)))
+
+
+def _listed(segment: Segment, plan: tensors.Plan) -> PackedTensor:
+    bound = None if plan.form is None else tensors.entropy_bits(plan.form.counts) / 8
+    return PackedTensor(segment.name, segment.dtype, segment.shape, segment.length, plan.name, plan.size, bound)
+
+
+def _plans(content: bytes, found: list[Segment]) -> list[tensors.Plan]:
+    """For each tensor the plan that takes the fewest bytes; those with few codes are offered to the context model."""
+    best = []
+    for segment in found:
         raw = np.frombuffer(content, np.uint8, segment.length, segment.start)
-        plan, budget = _best(segment, raw, budget)
-        bound = None if plan.form is None else tensors.entropy_bits(plan.form.counts) / 8
-        chosen[segment.start] = plan
-        listed[segment.start] = PackedTensor(
-            segment.name, segment.dtype, segment.shape, segment.length, plan.name, plan.size, bound
-        )
-    packed = _assemble(content, found, [chosen[segment.start] for segment in found])
-    return Packing(packed, len(content), tuple(listed[segment.start] for segment in found))
-
-
-def _best(segment: Segment, raw: np.ndarray, budget: int):
-    """The plan that takes the fewest bytes, and what is then left of the bits that may be mixed."""
-    plans = tensors.plans(raw, segment.bits, segment.shape, segment.dtype)
-    for form in {id(plan.form): plan.form for plan in plans if plan.form is not None}.values():
-        if weight_model.worth_trying(form) and weight_model.decisions(form) <= budget:
-            plans.append(tensors.mixed(form, segment.shape))
-    best = min(plans, key=lambda plan: plan.size)
-    return best, budget - (weight_model.decisions(best.form) if best.place else 0)
+        plans = tensors.plans(raw, segment.bits, segment.shape, segment.dtype)
+        best.append(min(plans, key=lambda plan: plan.size))
+    budget, tried = weight_model.MOST_DECISIONS, set()
+    for i in sorted(range(len(best)), key=lambda i: found[i].length):
+        form = best[i].form
+        if form and 1 < len(form.alphabet) <= weight_model.MOST_KINDS:
+            budget -= weight_model.decisions(form)
+            tried |= {i} if budget >= 0 else set()
+    model = weight_model.Codes() if tried else None
+    for i in sorted(tried):
+        learnt = model.copy()
+        mixed = tensors.mixed(best[i].form, found[i].shape, learnt)
+        if mixed.size < best[i].size:
+            best[i], model = mixed, learnt
+    return best
 
 
 def _assemble(content: bytes, found: list[Segment], plans: list[tensors.Plan]) -> bytes:
@@ -96,8 +105,10 @@ def _assemble(content: bytes, found: list[Segment], plans: list[tensors.Plan]) -
     pieces.append((end, content[end:]))
     for plan in plans:
         plan.write(head, payload)
-    mixed = [(plan.form.codes, len(plan.form.counts), plan.place) for plan in plans if plan.place]
-    coder, streams = container.write(bytes(head), pieces, mixed)
+    coder, main = container.write(bytes(head), pieces)
+    decisions = [plan.decisions for plan in plans if plan.decisions is not None]
+    flags, guesses = map(np.concatenate, zip(*decisions, strict=True)) if decisions else ((), ())
+    streams = [main, ans.write_bits(flags, guesses)]
     start = Fields(MAGIC)
     start.append(VERSION << 4 | coder)
     start.number(len(content))
@@ -132,8 +143,9 @@ def _unpack(reader: Reader) -> bytes:
         raise ValueError("another version of the format")
     size = reader.number(len(reader.content) * MOST_BYTES_A_BYTE)
     checksum = int.from_bytes(reader.take(4), "little")
-    head, *lengths = (reader.number() for _ in range(2 + coder))
-    parts = container.Parts(coder, [reader.take(length) for length in lengths], head, size)
+    head, main, mixed = (reader.number() for _ in range(3))
+    parts = container.Parts(coder, reader.take(main), head, size)
+    codes, decisions = weight_model.Codes(), ans.Bits(reader.take(mixed))
     fields, ranges, found, end = parts.head, [], bytearray(), 0
     for _ in range(fields.number(size)):
         gap, length = fields.number(size - end), fields.number(size)
@@ -146,7 +158,7 @@ def _unpack(reader: Reader) -> bytes:
     found += parts.bytes(size - end, end)
     blocks, before = [], 0
     for place, length in ranges:
-        blocks += [found[before:place], tensors.read(fields, reader, length, parts.codes)]
+        blocks += [found[before:place], tensors.read(fields, reader, length, codes, decisions)]
         before = place
     content = b"".join([*blocks, found[before:]])
     if len(content) != size or zlib.crc32(content) != checksum:

@@ -83,3 +83,39 @@ def read(block: bytes, frequency: np.ndarray, count: int) -> np.ndarray:
     if not coder.is_empty():
         raise ValueError("an ANS stream with something left over")
     return symbols
+
+
+def write_bits(flags: np.ndarray, guess: np.ndarray) -> bytes:
+    """Bits, each of which is 1 with probability `guess` / 65536, by one coder."""
+    coder = constriction.stream.stack.AnsCoder()
+    if len(flags):
+        coder.encode_reverse(flags.astype(np.int32), _uneven(), _chances(guess))
+    return coder.get_compressed().astype("<u4").tobytes()
+
+
+class Bits:
+    """Reads what `write_bits` wrote, as many at a time as their probabilities are known.
+
+    >>> bits = Bits(write_bits(np.array([0, 0, 1]), np.array([100, 200, 60000])))
+    >>> bits.bits(np.array([100, 200])).tolist(), bits.bits(np.array([60000])).tolist()
+    ([0, 0], [1])
+    """
+
+    def __init__(self, content: bytes):
+        words = np.frombuffer(content, "<u4").astype(np.uint32)
+        if len(words) and not words[-1]:
+            raise ValueError("an ANS stream that ends in a zero")
+        self._coder = constriction.stream.stack.AnsCoder(words)
+
+    def bits(self, guess: np.ndarray, wanted: None = None) -> np.ndarray:
+        """The next bits (int32)."""
+        return self._coder.decode(_uneven(), _chances(guess))
+
+
+def _uneven():
+    return constriction.stream.model.Categorical(perfect=False)
+
+
+def _chances(guess):
+    ones = np.asarray(guess, np.float64) * 256
+    return np.stack([TOTAL - ones - 1, ones - 1], axis=1)

@@ -25,12 +25,17 @@ class Choice:
         return NAMES[self.coder]
 
 
-def choices(counts: np.ndarray, symbols: np.ndarray | None = None) -> list[Choice]:
+def choices(counts: np.ndarray | None, symbols: np.ndarray | None = None) -> list[Choice]:
     """All coders for a stream in which symbol i comes `counts[i]` times; Rice only where the `symbols` are given.
+
+    `counts` may be None for symbols too large to be counted: then it is Rice, however many there are.
 
     >>> [(c.name, c.size) for c in choices(np.array([4, 2, 1, 1]))][:2]
     [('fixed', 3), ('Huffman', 10)]
     """
+    if counts is None:
+        k, length = bits.rice_parameter(symbols)
+        return [Choice(RICE, 3 + (length + 7) // 8, k)]
     count, kinds = int(counts.sum()), len(counts)
     width = max(kinds - 1, 0).bit_length()
     found = [Choice(FIXED, 1 + (count * width + 7) // 8, width)]
@@ -51,7 +56,7 @@ def choices(counts: np.ndarray, symbols: np.ndarray | None = None) -> list[Choic
     return found
 
 
-def cheapest(counts: np.ndarray, symbols: np.ndarray | None = None) -> Choice:
+def cheapest(counts: np.ndarray | None, symbols: np.ndarray | None = None) -> Choice:
     """The one of `choices` that needs the fewest bytes."""
     return min(choices(counts, symbols), key=lambda choice: choice.size)
 

@@ -22,7 +22,7 @@ class Plan:
     name: str
     write: Callable[[Fields, list], None]
     form: symbols.Symbols | None = None
-    place: tuple[int, int, int] | None = None  # zero, row and filter of a mixed one
+    decisions: tuple[np.ndarray, np.ndarray] | None = None  # of a mixed one, and their probabilities
 
 
 def plans(raw: np.ndarray, bits: int, shape: tuple[int, ...], dtype: str) -> list[Plan]:
@@ -69,17 +69,18 @@ def _dense(form: symbols.Symbols) -> Plan:
     return Plan(_overhead(form) + choice.size, _named("dense", form, choice), write, form)
 
 
-def mixed(form: symbols.Symbols, shape: tuple[int, ...]) -> Plan:
-    """The plan that leaves the codes to the context model."""
-    place = (form.zero, *weight_model.layout(shape, len(form.codes)))
+def mixed(form: symbols.Symbols, shape: tuple[int, ...], model: weight_model.Codes) -> Plan:
+    """The plan that leaves the codes to the context model, which learns from them."""
+    place = weight_model.place_of(form, shape)
+    decisions = model.write(form.codes, len(form.alphabet), place)
 
     def write(fields, payload):
         fields.append(MIXED)
         form.write(fields, payload)
-        weight_model.write_head(place, fields)
+        place.write(fields)
 
-    name = _named("mixed contexts", form)
-    return Plan(_overhead(form) + 3 + weight_model.mixed_bytes(form, place), name, write, form, place)
+    size = _overhead(form) + 3 + weight_model.cost_bytes(*decisions)
+    return Plan(size, _named("mixed contexts", form), write, form, decisions)
 
 
 def _named(kind, form, *choices):
@@ -115,7 +116,7 @@ def _gaps(form, distances, values, counts, width=None) -> Plan:
     """Gaps and values, each by its cheapest coder; with a `width`, gaps of so many bits and values of a fixed width."""
     if width is None:
         small = int(distances.max(initial=0)) < streams.ans.MOST_SYMBOLS
-        first = streams.cheapest(np.bincount(distances) if small else np.full(2**17, 0), distances)
+        first = streams.cheapest(np.bincount(distances) if small else None, distances)
         second = streams.cheapest(counts)
     else:
         fixed = max(len(counts) - 1, 0).bit_length()
@@ -177,8 +178,8 @@ def _read_planes(fields: Reader, payload: Reader, length: int) -> np.ndarray:
     return found
 
 
-def read(fields: Reader, payload: Reader, length: int, mixed: Callable) -> np.ndarray:
-    """The `length` bytes of a tensor; `mixed(form, count, fields)` gives the codes of a mixed one."""
+def read(fields: Reader, payload: Reader, length: int, model: weight_model.Codes, decisions) -> np.ndarray:
+    """The `length` bytes of a tensor; `model` and the `decisions` of an `ans.Bits` serve the mixed ones."""
     kind = fields.take(1)[0]
     if kind == RAW:
         return np.frombuffer(payload.take(length), np.uint8)
@@ -189,7 +190,8 @@ def read(fields: Reader, payload: Reader, length: int, mixed: Callable) -> np.nd
     form = symbols.read(fields, payload)
     count, kinds = symbols.code_count(form, length), len(form.alphabet)
     if kind == MIXED:
-        return symbols.values(form, mixed(form, count, fields))
+        place = weight_model.read_place(fields, count, kinds)
+        return symbols.values(form, model.read(decisions, count, kinds, place))
     if kind == DENSE:
         return symbols.values(form, streams.read(fields, payload, count, kinds))
     zero, written = fields.number(kinds - 1), fields.number(count)

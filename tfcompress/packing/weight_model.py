@@ -1,145 +1,255 @@
-"""Codes of sparse weights from their neighbours: zeros crowd in some rows and columns of trained nets."""
+"""Codes of weights from their neighbours, batch by batch: rows and columns of trained nets differ in zeros and in size.
 
+A code is cut into decisions: is it the zero code, its sign, its magnitude (how many bits, then the bits). Each decision
+has a probability from counts in several contexts, mixed in the logistic domain as in `mixing`. A batch of codes is
+guessed from the batches before it alone, so that numpy handles all of it at once; `unpack.c` does the same in a loop.
+"""
+
+import dataclasses
 import math
 
 import numpy as np
 
-from tfcompress.packing import mixing
 from tfcompress.packing.fields import Fields, Reader
+from tfcompress.packing.mixing import SQUASH, STRETCH
 from tfcompress.packing.symbols import Symbols
 
-INPUTS, TABLE_BITS = 10, 16
-MOST_DECISIONS = 400_000  # bits a file that Python mixes, some 100,000 a second
-_SHORT = 4096  # codes: dense tensors are mixed up to here, where a table of frequencies would cost more
+MOST_KINDS = 256
+MOST_DECISIONS = 3_000_000  # in a file: Python takes some 0.5 us for each
+CONTEXTS, STAGES, VALUES = 9, 32, 1024
+_SMALLEST_BATCH, _BATCHES = 64, 512
+_LIMIT = 1023  # of a context's counts, which are then halved
+_EVEN = 32768
+_SIGN, _LARGER, _UPPER, _LOWER = 1, 2, 10, 18  # stages, behind 0: is it another code than zero?
+_SQUASH, _STRETCH = np.array(SQUASH, np.int64), np.array(STRETCH, np.int64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """How codes lie: which one is zero, how many there are in a row (last axis) and in a filter (all but the first)."""
+
+    zero: int
+    row: int
+    filter: int
+
+    def write(self, fields: Fields) -> None:
+        fields.number(self.zero)
+        fields.number(self.row)
+        fields.number(self.filter // self.row)
+
+
+def read_place(fields: Reader, count: int, kinds: int) -> Place:
+    """What `Place.write` wrote."""
+    zero, row = fields.number(kinds - 1), fields.number(max(count, 1))
+    columns = row * fields.number(max(count, 1))
+    if not 0 < row <= columns <= max(count, 1):
+        raise ValueError("rows that don't fit their tensor")
+    return Place(zero, row, columns)
+
+
+def place_of(form: Symbols, shape: tuple[int, ...]) -> Place:
+    """The layout that a tensor's shape tells; zero is the code that comes most often, or that of the number 0."""
+    count, zero = len(form.codes), form.zero
+    if 4 * int(form.counts[zero]) < count and 0 in form.alphabet:
+        zero = int(np.flatnonzero(form.alphabet == 0)[0])
+    if len(shape) < 2 or math.prod(shape) != count:
+        return Place(zero, max(count, 1), max(count, 1))
+    return Place(zero, shape[-1], math.prod(shape[1:]) if shape[0] > 1 else count)
 
 
 def decisions(form: Symbols) -> int:
-    """Bits that are guessed for a tensor: is it the zero code, and if not, which other one."""
-    width = max(len(form.counts) - 2, 0).bit_length()
-    return len(form.codes) + (len(form.codes) - int(form.counts[form.zero])) * width
-
-
-def worth_trying(form: Symbols) -> bool:
-    """Whether the tensor is short, or sparse enough for its neighbours to say something."""
-    size = len(form.codes)
-    return 1 < len(form.counts) <= 256 and (size <= _SHORT or 2 * int(form.counts[form.zero]) > size)
-
-
-def write_head(place: tuple[int, int, int], fields: Fields) -> None:
-    """The zero code, the length of a row (the last axis) and of a filter (all axes but the first)."""
-    zero, row, plane = place
-    fields.number(zero)
-    fields.number(row)
-    fields.number(plane // row)
-
-
-def read_head(fields: Reader, count: int, kinds: int) -> tuple[int, int, int]:
-    """Zero code, row, filter."""
-    zero, row = fields.number(kinds - 1), fields.number(max(count, 1))
-    plane = row * fields.number(max(count, 1))
-    if not 0 < row <= plane <= max(count, 1):
-        raise ValueError("rows that don't fit their tensor")
-    return zero, row, plane
-
-
-def layout(shape: tuple[int, ...], count: int) -> tuple[int, int]:
-    """Codes in a row and in a filter; (count, count) where the shape does not tell."""
-    if len(shape) < 2 or math.prod(shape) != count:
-        return count, count
-    plane = math.prod(shape[1:])
-    return (shape[-1], plane) if shape[0] > 1 else (shape[-1], count)
-
-
-def mixed_bytes(form: Symbols, place: tuple[int, int, int]) -> int:
-    """What the codes of this tensor alone take."""
-    coder = mixing.Encoder()
-    Codes().code(coder, form.codes, len(form.codes), len(form.counts), place)
-    return len(coder.finish())
+    """About how many decisions a tensor takes."""
+    others = len(form.codes) - int(form.counts[form.zero])
+    return len(form.codes) + others * len(form.counts).bit_length()
 
 
 class Codes:
     """A model of codes in rows and filters; it goes on learning from one tensor to the next."""
 
     def __init__(self):
-        self.mixer = mixing.Mixer(INPUTS, 32, TABLE_BITS, limit=255, rate=3)
-        self.tensors = 0
+        self.counts = np.zeros((2, CONTEXTS * STAGES * VALUES), np.int32)  # of zeros and of ones
+        self.weights = np.full((STAGES, CONTEXTS), 65536 * 2 // CONTEXTS, np.int64)
 
-    def code(self, coder, codes: np.ndarray | None, count: int, kinds: int, place: tuple[int, int, int]) -> np.ndarray:
-        """`count` codes below `kinds` through an Encoder, or (`codes` None) a Decoder; `place`: zero, row, filter."""
-        zero, row, plane = place
-        given = None if codes is None else codes.tolist()
-        width = max(kinds - 2, 0).bit_length()
-        self.tensors += 1
-        before = 2 * plane + row + 2  # zeros in front: neighbours of the first codes
-        past = [0] * before  # 0, or 1 + which of the other codes
-        in_column, in_place = [0] * row, [0] * plane
-        in_filter = recent = 0
-        for i in range(count):
-            column, spot = i % row, i % plane
-            if not spot:
-                in_filter = 0
-            left, above = past[-1], past[-row]
-            hashes = self._contexts(past, row, plane, i, in_column[column], in_place[spot], in_filter, recent)
-            wanted = None
-            if given is not None:
-                wanted = 0 if given[i] == zero else given[i] + (given[i] < zero)
-            value = self._one(coder, hashes, wanted, width, (left > 0) + (above > 0))
-            past.append(value)
-            recent = (recent << 1 | (value > 0)) & 0xFFFF
-            if value:
-                in_column[column] += 1
-                in_place[spot] += 1
-                in_filter += 1
-        found = np.array(past[before:], np.int64)
-        found = np.where(found == 0, zero, found - (found <= zero))
-        if count and int(found.max()) >= kinds:
+    def copy(self) -> "Codes":
+        """Another one that knows as much."""
+        twin = Codes.__new__(Codes)
+        twin.counts, twin.weights = self.counts.copy(), self.weights.copy()
+        return twin
+
+    def write(self, codes: np.ndarray, kinds: int, place: Place) -> tuple[np.ndarray, np.ndarray]:
+        """The decisions of a tensor's codes, each with the probability (of 65536) that it is 1."""
+        coder = _Recorder()
+        self._code(coder, len(codes), kinds, place, codes.astype(np.int64) - place.zero)
+        return coder.all()
+
+    def read(self, coder, count: int, kinds: int, place: Place) -> np.ndarray:
+        """The codes whose decisions `coder(probabilities)` gives."""
+        codes = self._code(coder, count, kinds, place, None) + place.zero
+        if count and not 0 <= int(codes.min()) <= int(codes.max()) < kinds:
             raise ValueError(f"a code above {kinds - 1}")
-        return found.astype(np.uint16)
+        return codes.astype(np.uint16)
 
-    def _contexts(self, past, row, plane, i, in_column, in_place, in_filter, recent):
-        left, above, over = past[-1], past[-row], past[-plane]
-        seen_column, seen_place, seen_filter = i // row, i // plane, i % plane
-        column = _density(in_column, seen_column)
-        place = _density(in_place, seen_place)
-        filtered = _density(in_filter, seen_filter)
-        near = bin(recent).count("1")
-        around = (past[-row - 1] > 0) + (past[-row] > 0) + (past[1 - row] > 0 if row > 1 else 0)
-        contexts = (
-            0,
-            left | past[-2] << 8,
-            above | over << 8,
-            left | above << 8 | over << 16,
-            column << 8 | min(seen_column, 15),
-            filtered << 8 | place,
-            column << 16 | filtered << 8 | place,
-            near << 4 | around << 2 | (over > 0),
-            place << 8 | near,
-            (i % plane) << 10 | self.tensors & 1023,
+    def _code(self, coder, count, kinds, place, given):
+        top = max(kinds - 1 - place.zero, place.zero).bit_length() - 1
+        history = _History(count, place, weigh=top >= 3)
+        size = max(_SMALLEST_BATCH, -(-count // _BATCHES))
+        for first in range(0, count, size):
+            last = min(first + size, count)
+            contexts = history.contexts(first, last)
+            wanted = None if given is None else given[first:last]
+            history.add(first, last, self._batch(coder, contexts, wanted, top))
+        return history.codes
+
+    def _batch(self, coder, contexts, wanted, top):
+        """The codes of one batch, as whole numbers around 0."""
+        codes = np.zeros(contexts.shape[1], np.int64)
+        size = None if wanted is None else np.abs(wanted)
+        some = np.flatnonzero(self._bits(coder, 0, contexts, None if wanted is None else wanted != 0))
+        if not len(some):
+            return codes
+        contexts = contexts[:, some]
+        size = None if size is None else size[some]
+        negative = self._bits(coder, _SIGN, contexts, None if wanted is None else wanted[some] < 0)
+        bits, growing = np.zeros(len(some), np.int64), np.arange(len(some))
+        for length in range(1, top + 1):
+            larger = self._bits(coder, _LARGER + length - 1, contexts[:, growing],
+                                None if size is None else size[growing] >> length > 0)
+            growing = growing[larger]
+            bits[growing] = length
+            if not len(growing):
+                break
+        found = np.ones(len(some), np.int64)
+        for place in range(top):
+            here = np.flatnonzero(bits > place)
+            if not len(here):
+                break
+            known = None if size is None else size[here] >> bits[here] - 1 - place & 1
+            if place < 2:
+                stage = (_UPPER if place == 0 else _LOWER) + bits[here]
+                bit = self._bits(coder, stage, contexts[:, here], known)
+            else:
+                bit = coder.bits(np.full(len(here), _EVEN), known)
+            found[here] = found[here] << 1 | bit
+        codes[some] = np.where(negative, -found, found)
+        return codes
+
+    def _bits(self, coder, stage, contexts, wanted):
+        """One decision for each column of `contexts`, all guessed before any is learnt from."""
+        slots = contexts + np.arange(CONTEXTS)[:, None] * (STAGES * VALUES) + np.multiply(stage, VALUES)
+        counts = self.counts
+        ones = counts[1][slots].astype(np.int64)
+        seen = counts[0][slots] + ones
+        stretched = _STRETCH[((2 * ones + 1) << 12) // (2 * seen + 2)]
+        weights = self.weights[stage]
+        mixed = (weights @ stretched if weights.ndim == 1 else (weights.T * stretched).sum(0)) >> 16
+        guess = _SQUASH[np.clip(mixed, -3072, 3071) + 3072]
+        bit = coder.bits(guess, wanted).astype(np.int64)
+        step = stretched * ((bit << 16) - guess)
+        self._learn(stage, step)
+        flat = slots.reshape(-1)
+        which = np.broadcast_to(bit, slots.shape).reshape(-1)
+        np.add.at(counts, (which, flat), 1)
+        full = flat[counts[0][flat] + counts[1][flat] > _LIMIT]
+        if len(full):
+            full = np.unique(full)
+            counts[:, full] = counts[:, full] + 1 >> 1
+        return bit == 1
+
+    def _learn(self, stage, step):
+        """Weights move by the mean of the batch's steps, times up to eight."""
+        for one in np.unique(stage):
+            part = step if np.ndim(stage) == 0 else step[:, stage == one]
+            shift = 17 + max(part.shape[1].bit_length() - 4, 0)
+            self.weights[one] += part.sum(1) >> shift
+
+
+class _History:
+    """Codes so far, and what is known of rows, columns and filters from them."""
+
+    def __init__(self, count, place, weigh):
+        self.codes, self.place, self.weigh = np.zeros(count, np.int64), place, weigh
+        row, columns = place.row, place.filter
+        self.sums = [np.zeros(row, np.int64), np.zeros(columns, np.int64), np.zeros(-(-count // columns), np.int64)]
+        self.seen = [np.zeros_like(total) for total in self.sums]
+
+    def _groups(self, first, last):
+        index = np.arange(first, last)
+        return index, (index % self.place.row, index % self.place.filter, index // self.place.filter)
+
+    def contexts(self, first, last) -> np.ndarray:
+        """(CONTEXTS, codes) values below VALUES, from what stands before `first`."""
+        index, groups = self._groups(first, last)
+        column, spot, whole = (
+            _level(total[group], seen[group]) for total, seen, group in zip(self.sums, self.seen, groups, strict=True)
         )
-        return [(h + n * 0x3D4D51CB) * 0x85EBCA6B & 0xFFFFFFFF for n, h in enumerate(contexts)]
+        row, columns = self.place.row, self.place.filter
+        above = self._at(index - row, first)
+        over = self._at(index - (columns if columns > row else 2 * row), first)
+        beside = self._at(index - row - 1, first), self._at(index - row + 1, first)
+        sizes = sum(np.abs(part) if self.weigh else (part != 0).astype(np.int64) for part in (above, over, *beside))
+        around = _level(sizes, np.full(len(index), 4))
+        return np.stack([
+            np.zeros_like(index),
+            column,
+            spot,
+            whole,
+            (whole >> 1) * 16 + (column >> 1),
+            (whole >> 1) * 16 + (spot >> 1),
+            _signed(above) * 18 + _signed(over),
+            (whole >> 2) * 64 + (spot >> 2) * 8 + (column >> 2),
+            around * 32 + whole,
+        ])
 
-    def _one(self, coder, hashes, wanted, width, near):
-        code = self.mixer.code
-        bit = None if wanted is None else int(wanted > 0)
-        if not code(coder, _slots(hashes, 0), near, bit):
-            return 0
-        node = 1
-        for place in range(width - 1, -1, -1):
-            bit = None if wanted is None else wanted - 1 >> place & 1
-            node = node << 1 | code(coder, _slots(hashes, node), 3 + min(place, 7) * 3 + near, bit)
-        return 1 + node - (1 << width)
+    def _at(self, index, first):
+        """Codes at `index`, 0 where they are not known yet."""
+        known = (index >= 0) & (index < first)
+        return np.where(known, self.codes[np.where(known, index, 0)], 0)
+
+    def add(self, first, last, codes):
+        """Take in the codes of one batch."""
+        self.codes[first:last] = codes
+        sizes = np.abs(codes) if self.weigh else (codes != 0).astype(np.int64)
+        for total, seen, group in zip(self.sums, self.seen, self._groups(first, last)[1], strict=True):
+            np.add.at(total, group, sizes)
+            np.add.at(seen, group, 1)
 
 
-def _slots(hashes, node):
-    return [
-        i << TABLE_BITS | ((h + node * 0x9E3779B1) * 0x2C1B3C6D & 0xFFFFFFFF) >> 32 - TABLE_BITS
-        for i, h in enumerate(hashes)
-    ]
+def _level(total, seen) -> np.ndarray:
+    """The mean in half powers of two, 1 .. 30; 31 where nothing was seen, 0 for a mean below 1/64."""
+    mean = total * 64 // np.maximum(seen, 1)
+    length = _length(mean)
+    second = np.where(length > 1, mean >> np.maximum(length - 2, 0) & 1, 0)
+    return np.where(seen == 0, 31, np.minimum(2 * length + second, 30))
 
 
-def _density(ones: int, seen: int) -> int:
-    """The share of ones in twelve steps, finer where it is small; 15 where nothing was seen yet."""
-    if not seen:
-        return 15
-    share = (256 * ones + 128) // (seen + 1)
-    return min(share.bit_length() * 2 - (share < 3 << share.bit_length() - 2 if share > 1 else 0), 14) if share else 0
+def _length(values) -> np.ndarray:
+    """Bits of each whole number below 2**24."""
+    return np.frexp(values.astype(np.float64))[1].astype(np.int64)
+
+
+def _signed(codes) -> np.ndarray:
+    """0 .. 17: how many bits a code has, and its sign."""
+    return _length(np.abs(codes)) * 2 - (codes < 0)
+
+
+class _Recorder:
+    """Keeps every decision with its probability; ANS writes the last one first."""
+
+    def __init__(self):
+        self.parts = []
+
+    def bits(self, guess, wanted):
+        wanted = np.asarray(wanted, np.int64)
+        self.parts.append((wanted, guess))
+        return wanted
+
+    def all(self):
+        if not self.parts:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        return tuple(np.concatenate(part) for part in zip(*self.parts, strict=True))
+
+
+def cost_bytes(bits: np.ndarray, guess: np.ndarray) -> float:
+    """What decisions take at these probabilities."""
+    share = np.where(bits == 1, guess, 65536 - guess) / 65536
+    return float(-np.log2(share).sum() / 8)
