@@ -73,21 +73,22 @@ def _listed(segment: Segment, plan: tensors.Plan) -> PackedTensor:
 
 def _plans(content: bytes, found: list[Segment]) -> list[tensors.Plan]:
     """For each tensor the plan that takes the fewest bytes; those with few codes are offered to the context model."""
-    best = []
+    best, forms = [], []
     for segment in found:
         raw = np.frombuffer(content, np.uint8, segment.length, segment.start)
         plans = tensors.plans(raw, segment.bits, segment.shape, segment.dtype)
         best.append(min(plans, key=lambda plan: plan.size))
+        forms.append(best[-1].form or next((plan.form for plan in plans if plan.form), None))
     budget, tried = weight_model.MOST_DECISIONS, set()
     for i in sorted(range(len(best)), key=lambda i: found[i].length):
-        form = best[i].form
+        form = forms[i]
         if form and 1 < len(form.alphabet) <= weight_model.MOST_KINDS:
             budget -= weight_model.decisions(form)
             tried |= {i} if budget >= 0 else set()
     model = weight_model.Codes() if tried else None
     for i in sorted(tried):
         learnt = model.copy()
-        mixed = tensors.mixed(best[i].form, found[i].shape, learnt)
+        mixed = tensors.mixed(forms[i], found[i].shape, learnt)
         if mixed.size < best[i].size:
             best[i], model = mixed, learnt
     return best
@@ -115,6 +116,8 @@ def _assemble(content: bytes, found: list[Segment], plans: list[tensors.Plan]) -
     start += zlib.crc32(content).to_bytes(4, "little")
     for number in (len(head), *map(len, streams)):
         start.number(number)
+    if coder == container.LZMA:
+        start.number(sum(len(piece) for _, piece in pieces))
     packed = b"".join([start, *streams, *payload])
     return packed + bytes(max(0, len(content) // MOST_BYTES_A_BYTE + 1 - len(packed)))
 
@@ -144,15 +147,17 @@ def _unpack(reader: Reader) -> bytes:
     size = reader.number(len(reader.content) * MOST_BYTES_A_BYTE)
     checksum = int.from_bytes(reader.take(4), "little")
     head, main, mixed = (reader.number() for _ in range(3))
-    parts = container.Parts(coder, reader.take(main), head, size)
+    rest = reader.number(size) if coder == container.LZMA else 0
+    parts = container.Parts(coder, reader.take(main), head, rest)
     codes, decisions = weight_model.Codes(), ans.Bits(reader.take(mixed))
     fields, ranges, found, end = parts.head, [], bytearray(), 0
     for _ in range(fields.number(size)):
         gap, length = fields.number(size - end), fields.number(size)
         found += parts.bytes(gap, end)
-        length = length or int.from_bytes(found[-4:], "little")
+        if not length and gap >= 4:
+            length = int.from_bytes(found[-4:], "little")
         end += gap + length
-        if end > size or gap > size:
+        if end > size or not length:
             raise ValueError("tensors that are longer than the file")
         ranges.append((len(found), length))
     found += parts.bytes(size - end, end)

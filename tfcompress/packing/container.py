@@ -29,13 +29,13 @@ def write(head: bytes, pieces: list[tuple[int, bytes]]) -> tuple[int, bytes]:
 class Parts:
     """The stream of `write`, read in the same order: the head, then the bytes between tensors."""
 
-    def __init__(self, coder: int, stream: bytes, head: int, most: int):
+    def __init__(self, coder: int, stream: bytes, head: int, rest: int):
         self._plain = self._decoder = None
         if coder == MIXED:
             self._decoder, self._model, self._left = mixing.Decoder(stream), skeleton.primed(), skeleton.MIXED_MOST
         else:
             opened = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_FILTERS)
-            self._plain = Reader(opened.decompress(stream, head + most))
+            self._plain = Reader(opened.decompress(stream, head + rest))
         self.head = Reader(self.bytes(head))
 
     def bytes(self, count: int, place: int = 0) -> bytes:

@@ -1,8 +1,8 @@
 """Bits guessed by several contexts at once, mixed, and written by an arithmetic coder: for short, structured data.
 
 Each context keeps an adaptive probability; a small linear model in the logistic domain weighs them and learns from
-every bit (Mahoney 2005, "Adaptive weighing of context models for lossless data compression"). All numbers are whole, so that
-`unpack.c` comes to the same ones.
+every bit (Mahoney 2005, "Adaptive weighing of context models for lossless data compression"). All numbers are whole,
+so that `unpack.c` comes to the same ones.
 """
 
 LIMIT = 1023  # counts of a context's bits are 10 bits wide

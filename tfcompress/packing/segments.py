@@ -4,7 +4,8 @@ import dataclasses
 
 from ai_edge_litert import schema_py_generated as schema
 
-SMALLEST = 64  # bytes; shorter constants stay where they are
+SMALLEST = 64  # bytes; shorter constants stay where they are,
+SMALLEST_WIDE = 2048  # and those of 32 or 64 bits a value (biases, indices) up to here: they are like what is around them
 _TYPES = {number: name.lower() for name, number in vars(schema.TensorType).items() if isinstance(number, int)}
 BITS = {
     "int2": 2, "int4": 4, "uint4": 4, "int8": 8, "uint8": 8, "bool": 8, "string": 8, "int16": 16, "uint16": 16,
@@ -44,12 +45,13 @@ def segments(content: bytes) -> list[Segment]:
         for t in range(graph.TensorsLength()):
             tensor = graph.Tensors(t)
             start, length = ranges[tensor.Buffer()]
-            if length >= SMALLEST and start not in found:
+            kind = _TYPES.get(tensor.Type(), "unknown")
+            if length >= (SMALLEST_WIDE if BITS.get(kind, 8) >= 32 else SMALLEST) and start not in found:
                 shape = tuple(tensor.Shape(i) for i in range(tensor.ShapeLength()))
                 quantization = tensor.Quantization()
                 axis = quantization.QuantizedDimension() if quantization else 0
                 name = (tensor.Name() or b"").decode("utf-8", "replace")
-                found[start] = Segment(start, length, name, _TYPES.get(tensor.Type(), "unknown"), shape, axis)
+                found[start] = Segment(start, length, name, kind, shape, axis)
     kept, end = [], 0
     for start in sorted(found):
         if start >= end:

@@ -78,7 +78,7 @@ class Bytes:
             self.match = self.seen.get(key, 0)
             if self.match:
                 self.length = 1
-                while self.length < _LONGEST and past[self.match - 1 - self.length] == past[-1 - self.length]:
+                while self.length < min(_LONGEST, self.match) and past[self.match - 1 - self.length] == past[-1 - self.length]:
                     self.length += 1
         self.seen[key] = len(past)
 

@@ -20,6 +20,7 @@ CONTEXTS, STAGES, VALUES = 9, 32, 1024
 _SMALLEST_BATCH, _BATCHES = 64, 512
 _LIMIT = 1023  # of a context's counts, which are then halved
 _EVEN = 32768
+_FIRST_WEIGHT = 10_000  # of 65536
 _SIGN, _LARGER, _UPPER, _LOWER = 1, 2, 10, 18  # stages, behind 0: is it another code than zero?
 _SQUASH, _STRETCH = np.array(SQUASH, np.int64), np.array(STRETCH, np.int64)
 
@@ -68,7 +69,7 @@ class Codes:
 
     def __init__(self):
         self.counts = np.zeros((2, CONTEXTS * STAGES * VALUES), np.int32)  # of zeros and of ones
-        self.weights = np.full((STAGES, CONTEXTS), 65536 * 2 // CONTEXTS, np.int64)
+        self.weights = np.full((STAGES, CONTEXTS), _FIRST_WEIGHT, np.int64)
 
     def copy(self) -> "Codes":
         """Another one that knows as much."""
@@ -149,10 +150,9 @@ class Codes:
         flat = slots.reshape(-1)
         which = np.broadcast_to(bit, slots.shape).reshape(-1)
         np.add.at(counts, (which, flat), 1)
-        full = flat[counts[0][flat] + counts[1][flat] > _LIMIT]
-        if len(full):
-            full = np.unique(full)
-            counts[:, full] = counts[:, full] + 1 >> 1
+        while len(flat := flat[counts[0][flat] + counts[1][flat] > _LIMIT]):
+            flat = np.unique(flat)
+            counts[:, flat] = counts[:, flat] + 1 >> 1
         return bit == 1
 
     def _learn(self, stage, step):
