@@ -4,9 +4,10 @@ import lzma
 
 from tfcompress.packing import mixing, skeleton
 from tfcompress.packing.fields import Reader
+from tfcompress.packing.tensors import lzma_filters
 
 MIXED, LZMA = 0, 1
-_FILTERS = [{"id": lzma.FILTER_LZMA1, "dict_size": 2**24, "lc": 0, "lp": 2, "pb": 2}]
+_FILTERS = lzma_filters(0, 2, 2)
 
 
 def write(head: bytes, pieces: list[tuple[int, bytes]]) -> tuple[int, bytes]:

@@ -1,6 +1,7 @@
 """One tensor's bytes in the form that takes the least: as they are, dense codes, gaps, a bitmap, planes, or mixed."""
 
 import dataclasses
+import lzma
 from collections.abc import Callable
 
 import numpy as np
@@ -8,9 +9,9 @@ import numpy as np
 from tfcompress.packing import gaps, streams, symbols, weight_model
 from tfcompress.packing.fields import Fields, Reader
 
-RAW, DENSE, GAPS, BITMAP, PLANES, MIXED = range(6)
+RAW, DENSE, GAPS, BITMAP, PLANES, MIXED, REPEATED = range(7)
 GAP_SYMBOLS = 2**24  # gaps are not tried in larger tensors, where ANS comes within 0.01 % of the entropy
-MIXED_KINDS = 256
+REPEATED_BYTES = 2**20  # LZMA, for tables that repeat, is not tried in larger tensors: it takes a second for two MB
 _ROTATED = frozenset({"float16", "bfloat16", "float32"})  # their exponent is put into a plane of its own
 
 
@@ -33,6 +34,8 @@ def plans(raw: np.ndarray, bits: int, shape: tuple[int, ...], dtype: str) -> lis
         found += [_dense(form), *_sparse(form)]
     if bits >= 16 and not any(form.width == bits for form in forms):
         found.append(_planes(raw, bits // 8, dtype in _ROTATED))
+    if len(raw) <= REPEATED_BYTES:
+        found.append(_repeated(raw, bits))
     return found
 
 
@@ -45,6 +48,35 @@ def entropy_bits(counts) -> float:
     counts = np.asarray(counts, np.float64)
     counts = counts[counts > 0]
     return float((counts * np.log2(counts.sum() / counts)).sum())
+
+
+def _repeated(raw: np.ndarray, bits: int) -> Plan:
+    places = {32: 2, 64: 3}.get(bits, bits // 16)  # LZMA tells apart the bytes of a value
+    filters = lzma_filters(0, places, places)
+    found = lzma.compress(raw.tobytes(), lzma.FORMAT_RAW, filters=filters)
+
+    def write(fields, payload):
+        fields += bytes([REPEATED, 0, places, places])
+        fields.number(len(found))
+        payload.append(found)
+
+    return Plan(7 + len(found), "LZMA", write)
+
+
+def lzma_filters(context: int, place: int, position: int) -> list[dict]:
+    """LZMA1 as Python's lzma module and `unpack.c` take it."""
+    return [{"id": lzma.FILTER_LZMA1, "dict_size": 2**24, "lc": context, "lp": place, "pb": position}]
+
+
+def _read_repeated(fields: Reader, payload: Reader, length: int) -> np.ndarray:
+    context, place, position = fields.take(3)
+    if context + place > 4 or position > 4:
+        raise ValueError("LZMA of unknown properties")
+    opened = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=lzma_filters(context, place, position))
+    found = opened.decompress(payload.take(fields.number()), length + 1)
+    if len(found) != length:
+        raise ValueError(f"a tensor of {length} bytes of which {len(found)} are there")
+    return np.frombuffer(found, np.uint8)
 
 
 def _overhead(form: symbols.Symbols) -> int:
@@ -185,6 +217,8 @@ def read(fields: Reader, payload: Reader, length: int, model: weight_model.Codes
         return np.frombuffer(payload.take(length), np.uint8)
     if kind == PLANES:
         return _read_planes(fields, payload, length)
+    if kind == REPEATED:
+        return _read_repeated(fields, payload, length)
     if kind not in (DENSE, GAPS, BITMAP, MIXED):
         raise ValueError(f"a tensor of the unknown kind {kind}")
     form = symbols.read(fields, payload)
