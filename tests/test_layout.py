@@ -18,6 +18,7 @@ ORDER = [
     ["copies", "model", "graph"],
     ["callback"],
     ["pruning", "quantization", "distillation", "keras2", "keras2_ops", "keras2_check", "legacy"],
+    ["packing", "pack"],
     ["conversion", "convert"],
     ["macs", "gpu", "measure", "inspect", "diff", "study.verdict", "gains"],
     ["cut", "budget"],

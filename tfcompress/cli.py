@@ -7,6 +7,7 @@ from pathlib import Path
 from tfcompress.commands.convert import convert_command
 from tfcompress.commands.files import diff_command, evaluate_command, inspect_command, payoff_command
 from tfcompress.commands.filters import prune_filters_command, shrink_command
+from tfcompress.commands.storage import pack_command, unpack_command
 from tfcompress.commands.study import data_command, report_command, study_command
 
 USAGE = """tfcompress: from a Keras model to a small, fast, verified .tflite
@@ -18,6 +19,7 @@ USAGE = """tfcompress: from a Keras model to a small, fast, verified .tflite
   tfcompress shrink MODEL.keras -o SMALL.keras   without the filters that pruning has zeroed
   tfcompress prune-filters MODEL.keras --data x.npz --target 0.5 -o SMALL.keras   filters removed to meet a budget
   tfcompress payoff A.tflite B.tflite ...    bytes, gzip, MACs, measured time: what B saves, if anything
+  tfcompress pack MODEL.tflite -o M.tfcp     the fewest bytes, lossless; tfcompress unpack M.tfcp -o MODEL.tflite
   tfcompress study PRESET                    the 17 + 1 models, measured, and their report
   tfcompress study MODEL.keras --data x.npz  the same for your own trained classifier
   tfcompress report FOLDER --phones RESULTS  a study's report again, with phones as more devices
@@ -33,6 +35,8 @@ COMMANDS = {
     "shrink": shrink_command,
     "prune-filters": prune_filters_command,
     "payoff": payoff_command,
+    "pack": pack_command,
+    "unpack": unpack_command,
     "study": study_command,
     "report": report_command,
     "data": data_command,

@@ -1,6 +1,8 @@
 """What a `.tflite` file does and weighs, measured on the file itself: the thing that ships."""
 
+import dataclasses
 import gzip
+import lzma
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,6 +10,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from android_bench.metrics import Metrics, metrics
 from tfcompress import flatbuffer
+from tfcompress.pack import Packing, packing
 from tfcompress.weights import weights
 
 _CHUNK = 2**20  # input elements a batch: bounds the memory
@@ -58,6 +61,35 @@ def sizes(model) -> tuple[int, int]:
     """
     content = flatbuffer.content_of(model)
     return len(content), len(gzip.compress(content, 9, mtime=0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Storage:
+    """Bytes of one file in each form; `entropy` is the order-0 bound of `tfcompress.pack.Packing.entropy_bytes`."""
+
+    raw: int
+    gzip: int
+    xz: int
+    packed: int
+    entropy: int
+
+    def __str__(self):
+        forms = (("file", self.raw), ("gzip -9", self.gzip), ("xz -6", self.xz), ("packed", self.packed),
+                 ("entropy bound", self.entropy))
+        return "\n".join(f"{name:14}{size:>14,} bytes{self.raw / max(size, 1):>9.2f}x" for name, size in forms)
+
+
+def storage(model, packed: Packing | None = None) -> Storage:
+    """Bytes of the file as it is, by gzip -9, by xz -6, packed, and the entropy bound of what is packed.
+
+    Args:
+        model: a path, bytes, or a TFLiteModel.
+        packed: what `tfcompress.pack.packing(model)` gave, if it was called already: it takes seconds.
+    """
+    raw, zipped = sizes(model)
+    packed = packing(model) if packed is None else packed
+    xz = len(lzma.compress(flatbuffer.content_of(model), preset=6))
+    return Storage(raw, zipped, xz, len(packed.content), round(packed.entropy_bytes))
 
 
 def sparsity(model) -> float:

@@ -42,6 +42,16 @@ class Packing:
         bounded = [tensor for tensor in self.tensors if tensor.entropy_bytes is not None]
         return len(self.content) + sum(tensor.entropy_bytes - tensor.packed_bytes for tensor in bounded)
 
+    def listing(self) -> str:
+        """A line a tensor: its type, shape, bytes before and after, order-0 entropy, codec and name."""
+        lines = [f"{'type':9}{'shape':18}{'bytes':>11}{'packed':>11}{'entropy':>11}  codec, name"]
+        for each in self.tensors:
+            bound = "" if each.entropy_bytes is None else f"{each.entropy_bytes:,.0f}"
+            shape = "x".join(map(str, each.shape))
+            lines.append(f"{each.dtype:9}{shape:18}{each.raw_bytes:>11,}{each.packed_bytes:>11,.0f}{bound:>11}  "
+                         f"{each.codec}, {each.name[-40:]}")
+        return "\n".join(lines)
+
 
 def pack(model) -> bytes:
     """The `.tfcp` form of a `.tflite` file, from which `unpack` makes the identical file.

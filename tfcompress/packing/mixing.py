@@ -5,7 +5,10 @@ every bit (Mahoney 2005, "Adaptive weighing of context models for lossless data 
 so that `unpack.c` comes to the same ones.
 """
 
+import operator
+
 LIMIT = 1023  # counts of a context's bits are 10 bits wide
+FIRST_WEIGHT = 10_000  # of 65536
 
 
 def _logistic():
@@ -95,9 +98,9 @@ class Mixer:
     """
 
     def __init__(self, inputs: int, sets: int, bits: int, limit: int, rate: int):
-        self.inputs, self.bits, self.limit, self.rate = inputs, bits, limit, rate
+        self.inputs, self.limit, self.rate = inputs, limit, rate
         self.table = [32768 << 10] * (inputs << bits)
-        self.weights = [65536 * 2 // (inputs + 2)] * (inputs * sets)
+        self.weights = [[FIRST_WEIGHT] * inputs for _ in range(sets)]
 
     def copy(self) -> "Mixer":
         """Another one that knows as much."""
@@ -107,24 +110,24 @@ class Mixer:
 
     def code(self, coder, slots, chosen: int, bit: int | None = None) -> int:
         """One bit through `coder`, with a place of `table` for each context and set number `chosen` of weights."""
-        table, weights, first = self.table, self.weights, chosen * self.inputs
-        stretched = [STRETCH[table[slot] >> 14] for slot in slots]
-        mixed = 0
-        for place, value in enumerate(stretched, first):
-            mixed += weights[place] * value
-        mixed >>= 16
+        table, weights, limit = self.table, self.weights[chosen], self.limit
+        states = [table[slot] for slot in slots]
+        stretched = [STRETCH[state >> 14] for state in states]
+        mixed = sum(map(operator.mul, weights, stretched)) >> 16
         probability = SQUASH[3072 + mixed if -3072 < mixed < 3072 else 0 if mixed < 0 else 6143]
         bit = coder.code(probability, bit)
         error = ((bit << 16) - probability) * self.rate
-        for place, value in enumerate(stretched, first):
-            weights[place] += value * error + 131072 >> 18
-        limit = self.limit
-        for slot in slots:
-            state = table[slot]
-            count, guess = state & 1023, state >> 10
-            if bit:
-                guess += (65535 - guess) * RATE[count] >> 16
-            else:
-                guess -= guess * RATE[count] >> 16
-            table[slot] = guess << 10 | (count + 1 if count < limit else count)
+        self.weights[chosen] = [
+            weight + (value * error + 131072 >> 18) for weight, value in zip(weights, stretched, strict=True)
+        ]
+        if bit:
+            for slot, state in zip(slots, states, strict=True):
+                count = state & 1023
+                step = (65535 - (state >> 10)) * RATE[count] >> 16
+                table[slot] = state + (step << 10) + (count < limit)
+        else:
+            for slot, state in zip(slots, states, strict=True):
+                count = state & 1023
+                step = (state >> 10) * RATE[count] >> 16
+                table[slot] = state - (step << 10) + (count < limit)
         return bit

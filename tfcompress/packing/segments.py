@@ -5,7 +5,7 @@ import dataclasses
 from ai_edge_litert import schema_py_generated as schema
 
 SMALLEST = 64  # bytes; shorter constants stay where they are,
-SMALLEST_WIDE = 2048  # and those of 32 or 64 bits a value (biases, indices) up to here: they are like what is around them
+SMALLEST_WIDE = 2048  # and so do those of 32 or 64 bits a value (biases, indices), which are like what is around them
 _TYPES = {number: name.lower() for name, number in vars(schema.TensorType).items() if isinstance(number, int)}
 BITS = {
     "int2": 2, "int4": 4, "uint4": 4, "int8": 8, "uint8": 8, "bool": 8, "string": 8, "int16": 16, "uint16": 16,

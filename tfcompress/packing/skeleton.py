@@ -1,8 +1,12 @@
 """What is left of a `.tflite` without its weights (graph, names, scales), byte by byte from what stood before."""
 
-from tfcompress.packing.mixing import Mixer
+import functools
+from pathlib import Path
 
-INPUTS, TABLE_BITS, MIXED_MOST = 10, 16, 40_000  # bytes above that go to LZMA: Python mixes some 15 kB a second
+from tfcompress.packing.mixing import Encoder, Mixer
+
+INPUTS, TABLE_BITS, MIXED_MOST = 10, 16, 24_000  # bytes above that go to LZMA: Python mixes some 10 kB a second
+_BASES = [i << TABLE_BITS for i in range(INPUTS - 1)]  # each context has its own part of the table: no need to salt it
 _LONGEST, _SHORTEST = 32, 5  # of a match
 
 
@@ -10,7 +14,7 @@ class Bytes:
     """A model of bytes in rows of four: the last one to six, those above them, and where the same stood before."""
 
     def __init__(self):
-        self.mixer = Mixer(INPUTS, 4 * 3 * 8, TABLE_BITS, limit=60, rate=6)
+        self.mixer = Mixer(INPUTS, 4 * 3 * 8, TABLE_BITS, limit=60, rate=14)
         self.past = bytearray(16)
         self.seen = {}
         self.match = 0  # where the byte stands that followed the same bytes, 0: nowhere
@@ -36,10 +40,8 @@ class Bytes:
         length = min(self.length, 15)
         node = 1
         for place in range(7, -1, -1):
-            slots = [
-                i << TABLE_BITS | ((h + node * 0x9E3779B1) * 0x2C1B3C6D & 0xFFFFFFFF) >> 32 - TABLE_BITS
-                for i, h in enumerate(hashes)
-            ]
+            salt = node * 0x2545F491
+            slots = [base | (h + salt & 0xFFFFFFFF) >> 32 - TABLE_BITS for base, h in zip(_BASES, hashes, strict=True)]
             agrees = length and (expected | 256) >> place + 1 == node
             known = 1 + 2 * length + (expected >> place & 1) if agrees else 0
             slots.append((INPUTS - 1) << TABLE_BITS | known)
@@ -64,7 +66,7 @@ class Bytes:
             (four | one << 8 | two << 16) << 2 | column,
             (four | past[-8] << 8 | past[-12] << 16) << 2 | column,
         )
-        return [(h + i * 0x3D4D51CB) * 0x85EBCA6B & 0xFFFFFFFF for i, h in enumerate(hashes)]
+        return [(h + 1) * 0x85EBCA6B & 0xFFFFFFFF for h in hashes]
 
     def _find(self):
         past = self.past
@@ -78,11 +80,19 @@ class Bytes:
             self.match = self.seen.get(key, 0)
             if self.match:
                 self.length = 1
-                while self.length < min(_LONGEST, self.match) and past[self.match - 1 - self.length] == past[-1 - self.length]:
+                most = min(_LONGEST, self.match)
+                while self.length < most and past[self.match - 1 - self.length] == past[-1 - self.length]:
                     self.length += 1
         self.seen[key] = len(past)
 
 
 def primed() -> Bytes:
-    """A model that has seen a small `.tflite` file of each kind before."""
-    return Bytes()
+    """A model that has read the skeleton of a small int8 net (`primer.bin`), as that in `unpack.c` has."""
+    return _primed().copy()
+
+
+@functools.cache
+def _primed() -> Bytes:
+    model, primer = Bytes(), Path(__file__).with_name("primer.bin").read_bytes()
+    model.code(Encoder(), primer, len(primer))
+    return model

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from tfcompress.packing.fields import Fields, Reader
-from tfcompress.packing.mixing import SQUASH, STRETCH
+from tfcompress.packing.mixing import FIRST_WEIGHT, SQUASH, STRETCH
 from tfcompress.packing.symbols import Symbols
 
 MOST_KINDS = 256
@@ -20,7 +20,6 @@ CONTEXTS, STAGES, VALUES = 9, 32, 1024
 _SMALLEST_BATCH, _BATCHES = 64, 512
 _LIMIT = 1023  # of a context's counts, which are then halved
 _EVEN = 32768
-_FIRST_WEIGHT = 10_000  # of 65536
 _SIGN, _LARGER, _UPPER, _LOWER = 1, 2, 10, 18  # stages, behind 0: is it another code than zero?
 _SQUASH, _STRETCH = np.array(SQUASH, np.int64), np.array(STRETCH, np.int64)
 
@@ -69,7 +68,7 @@ class Codes:
 
     def __init__(self):
         self.counts = np.zeros((2, CONTEXTS * STAGES * VALUES), np.int32)  # of zeros and of ones
-        self.weights = np.full((STAGES, CONTEXTS), _FIRST_WEIGHT, np.int64)
+        self.weights = np.full((STAGES, CONTEXTS), FIRST_WEIGHT, np.int64)
 
     def copy(self) -> "Codes":
         """Another one that knows as much."""
