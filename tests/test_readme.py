@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -10,7 +11,7 @@ README = (Path(__file__).parent.parent / "README.md").read_text()
 
 @pytest.mark.slow
 def test_tour_runs(tmp_path, monkeypatch, capsys):
-    code, filters = re.findall(r"```python\n(.*?)```", README, re.S)
+    code, filters, bits = re.findall(r"```python\n(.*?)```", README, re.S)
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(compile(code, "README.md", "exec"), names)
@@ -20,6 +21,11 @@ def test_tour_runs(tmp_path, monkeypatch, capsys):
     exec(compile(filters, "README.md", "exec"), names)
     start, *_, last = names["result"].steps
     assert last.macs <= 0.5 * start.macs and "real" in capsys.readouterr().out
+    exec(compile(bits, "README.md", "exec"), names)
+    size, packed = map(int, capsys.readouterr().out.splitlines()[-1].split())
+    assert packed < size and names["tc"].unpack(names["packed"]) == names["file"].content
+    low = names["tc"].slim(names["tc"].strip(names["low"]))
+    np.testing.assert_allclose(names["file"].predict(names["x"]), low.predict(names["x"], verbose=0), atol=1e-4)
 
 
 def test_files_named_in_the_readme_exist():
