@@ -120,16 +120,16 @@ def _assemble(content: bytes, found: list[Segment], plans: list[tensors.Plan]) -
     decisions = [plan.decisions for plan in plans if plan.decisions is not None]
     flags, guesses = map(np.concatenate, zip(*decisions, strict=True)) if decisions else ((), ())
     streams = [main, ans.write_bits(flags, guesses)]
-    start = Fields(MAGIC)
-    start.append(VERSION << 4 | coder)
+    start = Fields()
     start.number(len(content))
-    start += zlib.crc32(content).to_bytes(4, "little")
     for number in (len(head), *map(len, streams)):
         start.number(number)
     if coder == container.LZMA:
         start.number(sum(len(piece) for _, piece in pieces))
     packed = b"".join([start, *streams, *payload])
-    return packed + bytes(max(0, len(content) // MOST_BYTES_A_BYTE + 1 - len(packed)))
+    packed += bytes(max(0, len(content) // MOST_BYTES_A_BYTE + 1 - len(packed)))
+    checksum = zlib.crc32(packed, zlib.crc32(content))  # of both: a byte changed where it does not matter is seen too
+    return MAGIC + bytes([VERSION << 4 | coder]) + checksum.to_bytes(4, "little") + packed
 
 
 def unpack(packed: bytes) -> bytes:
@@ -151,11 +151,10 @@ def unpack(packed: bytes) -> bytes:
 
 
 def _unpack(reader: Reader) -> bytes:
-    coder = reader.take(5)[4] - (VERSION << 4)
+    coder, checksum = reader.take(5)[4] - (VERSION << 4), int.from_bytes(reader.take(4), "little")
     if coder not in (container.MIXED, container.LZMA):
         raise ValueError("another version of the format")
     size = reader.number(len(reader.content) * MOST_BYTES_A_BYTE)
-    checksum = int.from_bytes(reader.take(4), "little")
     head, main, mixed = (reader.number() for _ in range(3))
     rest = reader.number(size) if coder == container.LZMA else 0
     parts = container.Parts(coder, reader.take(main), head, rest)
@@ -176,6 +175,6 @@ def _unpack(reader: Reader) -> bytes:
         blocks += [found[before:place], tensors.read(fields, reader, length, codes, decisions)]
         before = place
     content = b"".join([*blocks, found[before:]])
-    if len(content) != size or zlib.crc32(content) != checksum:
+    if len(content) != size or zlib.crc32(reader.content[9:], zlib.crc32(content)) != checksum:
         raise ValueError("its checksum differs")
     return content

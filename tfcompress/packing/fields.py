@@ -23,6 +23,15 @@ class Fields(bytearray):
         self.append(value)
 
 
+def length(*numbers: int) -> int:
+    """Bytes that these numbers take in `Fields`.
+
+    >>> length(127, 128)
+    3
+    """
+    return sum(max(1, (int(number).bit_length() + 6) // 7) for number in numbers)
+
+
 class Reader:
     """Reads what `Fields` wrote; ValueError where the bytes end too early or a number is above its `limit`."""
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from tfcompress.packing import ans, bits, huffman
 from tfcompress.packing.fields import Fields, Reader
+from tfcompress.packing.fields import length as length_of
 
 FIXED, RICE, HUFFMAN, ANS_ROUNDED, ANS_EXACT = range(5)
 NAMES = {FIXED: "fixed", RICE: "Rice", HUFFMAN: "Huffman", ANS_ROUNDED: "ANS", ANS_EXACT: "ANS"}
@@ -14,7 +15,7 @@ HUFFMAN_SYMBOLS = 2**20  # Python reads a Huffman or Rice code symbol by symbol:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Choice:
-    """A coder for one stream: what its table and its symbols take (`size`, bytes; ANS within 8 a block)."""
+    """A coder for one stream: what its table and its symbols take (`size`, bytes: exact, but ANS within 8 a block)."""
 
     coder: int
     size: float
@@ -31,29 +32,34 @@ def choices(counts: np.ndarray | None, symbols: np.ndarray | None = None) -> lis
     `counts` may be None for symbols too large to be counted: then it is Rice, however many there are.
 
     >>> [(c.name, c.size) for c in choices(np.array([4, 2, 1, 1]))][:2]
-    [('fixed', 3), ('Huffman', 10)]
+    [('fixed', 4), ('Huffman', 9)]
     """
     if counts is None:
-        k, length = bits.rice_parameter(symbols)
-        return [Choice(RICE, 3 + (length + 7) // 8, k)]
+        return [_rice(symbols)]
     count, kinds = int(counts.sum()), len(counts)
     width = max(kinds - 1, 0).bit_length()
-    found = [Choice(FIXED, 1 + (count * width + 7) // 8, width)]
+    found = [Choice(FIXED, 2 + (count * width + 7) // 8, width)]
     if symbols is not None and count <= HUFFMAN_SYMBOLS:
-        k, length = bits.rice_parameter(symbols)
-        found.append(Choice(RICE, 3 + (length + 7) // 8, k))
+        found.append(_rice(symbols))
     if not 1 < kinds <= ans.MOST_SYMBOLS or not count:
         return found
     if count <= HUFFMAN_SYMBOLS:
         lengths = huffman.code_lengths(counts)
-        found.append(Choice(HUFFMAN, 4 + kinds + (int((lengths * counts).sum()) + 7) // 8, lengths))
+        size = (int((lengths * counts).sum()) + 7) // 8
+        found.append(Choice(HUFFMAN, 1 + length_of(kinds, size) + kinds + size, lengths))
     codes = ans.rounded(counts)
     table = ans.frequencies(ans.counts_of(codes))
     state = 6 * -(-count // ans.BLOCK)
-    found.append(Choice(ANS_ROUNDED, 4 + kinds + state + ans.bits(counts, table) / 8, codes))
-    exact = sum(max(1, (int(c).bit_length() + 6) // 7) for c in counts)
-    found.append(Choice(ANS_EXACT, 4 + exact + state + ans.bits(counts, ans.frequencies(counts)) / 8, counts))
+    found.append(Choice(ANS_ROUNDED, 4 + length_of(*codes.tolist()) + state + ans.bits(counts, table) / 8, codes))
+    exact = length_of(*counts.tolist()) + 4 + state
+    found.append(Choice(ANS_EXACT, exact + ans.bits(counts, ans.frequencies(counts)) / 8, counts))
     return found
+
+
+def _rice(symbols) -> Choice:
+    k, length = bits.rice_parameter(symbols)
+    size = (length + 7) // 8
+    return Choice(RICE, 2 + length_of(size) + size, k)
 
 
 def cheapest(counts: np.ndarray | None, symbols: np.ndarray | None = None) -> Choice:

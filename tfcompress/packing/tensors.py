@@ -8,6 +8,7 @@ import numpy as np
 
 from tfcompress.packing import gaps, streams, symbols, weight_model
 from tfcompress.packing.fields import Fields, Reader
+from tfcompress.packing.fields import length as length_of
 
 RAW, DENSE, GAPS, BITMAP, PLANES, MIXED, REPEATED = range(7)
 GAP_SYMBOLS = 2**24  # gaps are not tried in larger tensors, where ANS comes within 0.01 % of the entropy
@@ -60,7 +61,7 @@ def _repeated(raw: np.ndarray, bits: int) -> Plan:
         fields.number(len(found))
         payload.append(found)
 
-    return Plan(7 + len(found), "LZMA", write)
+    return Plan(4 + length_of(len(found)) + len(found), "LZMA", write)
 
 
 def lzma_filters(context: int, place: int, position: int) -> list[dict]:
@@ -111,7 +112,7 @@ def mixed(form: symbols.Symbols, shape: tuple[int, ...], model: weight_model.Cod
         form.write(fields, payload)
         place.write(fields)
 
-    size = _overhead(form) + 3 + weight_model.cost_bytes(*decisions)
+    size = _overhead(form) + len(place) + weight_model.cost_bytes(*decisions)
     return Plan(size, _named("mixed contexts", form), write, form, decisions)
 
 
@@ -128,7 +129,7 @@ def _sparse(form: symbols.Symbols) -> list[Plan]:
     distances, values = gaps.split(form.codes, zero)
     counts = form.counts.copy()
     counts[zero] = 0
-    overhead = _overhead(form) + 4
+    overhead = _overhead(form) + length_of(zero, count)
 
     def write_bitmap(fields, payload):
         fields.append(BITMAP)
@@ -152,8 +153,8 @@ def _gaps(form, distances, values, counts, width=None) -> Plan:
         second = streams.cheapest(counts)
     else:
         fixed = max(len(counts) - 1, 0).bit_length()
-        first = streams.Choice(streams.FIXED, 1 + (len(distances) * width + 7) // 8, width)
-        second = streams.Choice(streams.FIXED, 1 + (len(values) * fixed + 7) // 8, fixed)
+        first = streams.Choice(streams.FIXED, 2 + (len(distances) * width + 7) // 8, width)
+        second = streams.Choice(streams.FIXED, 2 + (len(values) * fixed + 7) // 8, fixed)
 
     def write(fields, payload):
         fields.append(GAPS)
@@ -164,7 +165,8 @@ def _gaps(form, distances, values, counts, width=None) -> Plan:
         streams.write(values, second, fields, payload)
 
     kind = "gaps" if width is None else f"runs of {width} bits,"
-    return Plan(_overhead(form) + 4 + first.size + second.size, _named(kind, form, first, second), write, form)
+    size = _overhead(form) + length_of(form.zero, len(values)) + first.size + second.size
+    return Plan(size, _named(kind, form, first, second), write, form)
 
 
 def _runs(form, distances, values) -> list[Plan]:

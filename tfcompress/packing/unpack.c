@@ -1191,9 +1191,9 @@ static int header_read(header *h, reader *r, size_t packed_size) {
     const uint8_t *magic = take(r, 4), *checksum;
     if (!magic || memcmp(magic, "TFCP", 4)) return TFCP_NOT_TFCP;
     h->coder = take_byte(r) - 16u;
-    h->size = number(r, (uint64_t)packed_size << 14);
     checksum = take(r, 4);
     h->checksum = checksum ? little(checksum) : 0;
+    h->size = number(r, (uint64_t)packed_size << 14);
     h->head = number(r, ANY);
     h->main = number(r, ANY);
     h->mixed = number(r, ANY);
@@ -1202,8 +1202,8 @@ static int header_read(header *h, reader *r, size_t packed_size) {
     return TFCP_OK;
 }
 
-static uint32_t crc32_of(const uint8_t *at, size_t size) {
-    uint32_t table[256], crc = 0xFFFFFFFFu, i, k;
+static uint32_t crc32_of(const uint8_t *at, size_t size, uint32_t before) {
+    uint32_t table[256], crc = ~before, i, k;
     for (i = 0; i < 256; i++) {
         table[i] = i;
         for (k = 0; k < 8; k++) table[i] = table[i] & 1 ? table[i] >> 1 ^ 0xEDB88320u : table[i] >> 1;
@@ -1251,7 +1251,8 @@ static int ranges(state *s, const header *h, reader *list, reader *tensors, read
     return TFCP_OK;
 }
 
-static int unpack_with(state *s, const header *h, reader *r, uint8_t *plain, uint8_t *out) {
+static int unpack_with(state *s, const header *h, reader *r, const uint8_t *packed, size_t packed_size, uint8_t *plain,
+                       uint8_t *out) {
     const uint8_t *main_stream = take(r, h->main), *mixed_stream = take(r, h->mixed);
     reader fields, list;
     parts p;
@@ -1279,7 +1280,8 @@ static int unpack_with(state *s, const header *h, reader *r, uint8_t *plain, uin
     error = ranges(s, h, &fields, NULL, NULL, &p, out);
     if (!error) error = ranges(s, h, &list, &fields, r, NULL, out); /* the tensors are described behind their ranges */
     if (error) return error;
-    return crc32_of(out, (size_t)h->size) == h->checksum ? TFCP_OK : TFCP_DAMAGED;
+    /* the checksum is of the original and, going on from there, of all packed bytes behind it */
+    return crc32_of(packed + 9, packed_size - 9, crc32_of(out, (size_t)h->size, 0)) == h->checksum ? TFCP_OK : TFCP_DAMAGED;
 }
 
 int64_t tfcp_unpacked_size(const uint8_t *packed, size_t size) {
@@ -1308,7 +1310,7 @@ int tfcp_unpack(const uint8_t *packed, size_t size, uint8_t *out, size_t out_siz
     if (h.head > (h.coder ? (uint64_t)size << 14 : B_MOST)) return TFCP_DAMAGED;
     s = malloc(sizeof *s);
     plain = malloc((size_t)(h.head + h.rest + 1));
-    error = s && plain ? unpack_with(s, &h, &r, plain, out) : TFCP_NO_MEMORY;
+    error = s && plain ? unpack_with(s, &h, &r, packed, size, plain, out) : TFCP_NO_MEMORY;
     free(s);
     free(plain);
     return error;

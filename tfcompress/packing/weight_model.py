@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from tfcompress.packing.fields import Fields, Reader
+from tfcompress.packing.fields import Fields, Reader, length
 from tfcompress.packing.mixing import FIRST_WEIGHT, SQUASH, STRETCH
 from tfcompress.packing.symbols import Symbols
 
@@ -33,9 +33,13 @@ class Place:
     filter: int
 
     def write(self, fields: Fields) -> None:
+        """Append the three numbers."""
         fields.number(self.zero)
         fields.number(self.row)
         fields.number(self.filter // self.row)
+
+    def __len__(self):
+        return length(self.zero, self.row, self.filter // self.row)
 
 
 def read_place(fields: Reader, count: int, kinds: int) -> Place:
@@ -111,11 +115,11 @@ class Codes:
         size = None if size is None else size[some]
         negative = self._bits(coder, _SIGN, contexts, None if wanted is None else wanted[some] < 0)
         bits, growing = np.zeros(len(some), np.int64), np.arange(len(some))
-        for length in range(1, top + 1):
-            larger = self._bits(coder, _LARGER + length - 1, contexts[:, growing],
-                                None if size is None else size[growing] >> length > 0)
+        for extra in range(1, top + 1):
+            larger = self._bits(coder, _LARGER + extra - 1, contexts[:, growing],
+                                None if size is None else size[growing] >> extra > 0)
             growing = growing[larger]
-            bits[growing] = length
+            bits[growing] = extra
             if not len(growing):
                 break
         found = np.ones(len(some), np.int64)
@@ -216,9 +220,9 @@ class _History:
 def _level(total, seen) -> np.ndarray:
     """The mean in half powers of two, 1 .. 30; 31 where nothing was seen, 0 for a mean below 1/64."""
     mean = total * 64 // np.maximum(seen, 1)
-    length = _length(mean)
-    second = np.where(length > 1, mean >> np.maximum(length - 2, 0) & 1, 0)
-    return np.where(seen == 0, 31, np.minimum(2 * length + second, 30))
+    size = _length(mean)
+    second = np.where(size > 1, mean >> np.maximum(size - 2, 0) & 1, 0)
+    return np.where(seen == 0, 31, np.minimum(2 * size + second, 30))
 
 
 def _length(values) -> np.ndarray:

@@ -1,0 +1,118 @@
+"""Whole files: packed, unpacked by Python and by the C file, cut off, changed, and lied about."""
+
+import lzma
+
+import numpy as np
+import pytest
+import small_files
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from packed_files import sparse_codes, tflite, unpack_in_c
+
+from tfcompress import cli
+from tfcompress.measure import storage
+from tfcompress.pack import pack, packing, unpack
+
+RNG = np.random.default_rng(0)
+
+
+def files():
+    """A file for each way in which a tensor can be stored, and each in which the rest of the file can be."""
+    floats = RNG.normal(size=(30, 40)).astype(np.float32)
+    codes = sparse_codes(RNG, (40, 50), 0.1)
+    yield "floats", tflite({"float32": floats, "float16": floats.astype(np.float16), "ids": np.arange(1000)})
+    small = np.clip(floats * 40, -128, 127).astype(np.int8)
+    yield "int8", tflite({"dense": small, "sparse": codes, "odd": codes[:, :7]})
+    yield "scales", tflite({"scaled": codes * RNG.random((40, 1), np.float32), "book": codes * np.float32(0.3)})
+    yield "nibbles", tflite({"int4": codes.view(np.uint8)[:, :40]}, {"int4": "INT4"})
+    yield "constant", tflite({"zeros": np.zeros((100, 90), np.float32), "ones": np.ones((9, 9), np.int8)})
+    yield "repeated", tflite({"window": np.tile(floats[:3], (40, 1))})
+    yield "even", tflite({"flat": RNG.integers(0, 2, 3000).astype(np.int8), "noise": floats[:9] * 7})
+    yield "empty", tflite({})
+    yield "many names", tflite({f"layer_{i}/{RNG.integers(10**9)}": codes[:1, :4] for i in range(400)})
+    yield "gaps", tflite({"every hundredth": np.tile(np.eye(1, 100, dtype=np.int8), (80, 1))})
+
+
+FILES = dict(files())
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_python_and_c_give_the_identical_file(name):
+    content = FILES[name]
+    packed = pack(content)
+    assert unpack(packed) == content and len(packed) < len(content)
+    assert unpack_in_c(packed, sanitized=True) == (0, content, "")
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+def test_a_real_file_is_smaller_than_by_xz(precision):
+    content = small_files.tflite(precision)
+    packed = packing(content)
+    assert unpack(packed.content) == content and unpack_in_c(packed.content)[1] == content
+    assert len(packed.content) < 0.8 * len(lzma.compress(content))
+    assert all(tensor.packed_bytes <= tensor.raw_bytes + 1 for tensor in packed.tensors)
+
+
+def test_a_large_sparse_file_is_within_three_percent_of_the_entropy_bound():
+    found = packing(tflite({"codes": sparse_codes(RNG, (400, 500), 0.05) * np.float32(0.01)}))
+    assert found.entropy_bytes <= len(found.content) < 1.03 * found.entropy_bytes
+    assert found.raw_bytes / len(found.content) > 70
+    assert "ANS" in found.listing() or "mixed" in found.listing()
+
+
+PACKED = {name: pack(FILES[name]) for name in ("int8", "floats", "scales", "many names")}
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(sorted(PACKED)), st.floats(0, 1), st.integers(1, 255), st.booleans())
+def test_cut_and_changed_files_are_refused(name, place, change, cut):
+    packed = PACKED[name]
+    at = min(int(place * len(packed)), len(packed) - 1)
+    wrong = packed[:at] if cut else packed[:at] + bytes([packed[at] ^ change]) + packed[at + 1 :]
+    with pytest.raises(ValueError, match="^Expected .* Received: "):
+        unpack(wrong)
+
+
+def test_the_c_decoder_refuses_them_too():
+    rng = np.random.default_rng(1)
+    for name, packed in PACKED.items():
+        for at in rng.integers(0, len(packed), 12):
+            wrong = packed[:at] + bytes([packed[at] ^ int(rng.integers(1, 256))]) + packed[at + 1 :]
+            for bad in (wrong, packed[:at]):
+                code, out, said = unpack_in_c(bad, sanitized=True)
+                assert code == 1 and not out and said.startswith("error: ") and said.count("\n") == 1, (name, at, said)
+
+
+def test_lengths_are_not_believed():
+    packed = PACKED["int8"]
+    huge = packed[:9] + b"\xff\xff\xff\xff\x7f" + packed[11:]
+    with pytest.raises(ValueError, match="can't be unpacked"):
+        unpack(huge)
+    assert unpack_in_c(huge, sanitized=True)[0] == 1
+    with pytest.raises(ValueError, match="Expected the bytes of a .tfcp file"):
+        unpack(b"PK\x03\x04")
+    with pytest.raises(ValueError, match="Expected the bytes of a .tfcp file"):
+        unpack(None)
+    with pytest.raises(ValueError, match="Expected a .tflite file"):
+        pack(b"PK\x03\x04 a Keras file")
+
+
+def test_the_commands(tmp_path, capsys):
+    source, packed, back = (tmp_path / name for name in ("net.tflite", "net.tfcp", "again.tflite"))
+    source.write_bytes(FILES["scales"])
+    assert cli.main(["pack", str(source), "-o", str(packed), "--weights"]) == 0
+    said = capsys.readouterr().out
+    assert all(word in said for word in ("gzip -9", "xz -6", "packed", "entropy bound", "scaled", str(packed)))
+    assert cli.main(["unpack", str(packed), "-o", str(back)]) == 0 and back.read_bytes() == FILES["scales"]
+    packed.write_bytes(packed.read_bytes()[:-3])
+    capsys.readouterr()
+    assert cli.main(["unpack", str(packed), "-o", str(tmp_path / "no.tflite")]) == 2
+    assert "cut off or changed" in capsys.readouterr().err and not (tmp_path / "no.tflite").exists()
+    assert cli.main(["pack", str(source), "-o", str(source)]) == 2
+    assert "another file" in capsys.readouterr().err
+
+
+def test_storage_counts_the_same_file():
+    found = storage(FILES["int8"])
+    assert found.raw == len(FILES["int8"]) and found.packed == len(pack(FILES["int8"]))
+    assert found.packed < found.xz < found.raw and found.packed < found.gzip
