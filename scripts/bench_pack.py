@@ -1,0 +1,85 @@
+"""How long packing takes: files of about 100 MB, beside gzip -9 and xz in the same run.
+
+    scripts/bench_pack.py [KIND ...]     float32, int8 or sparse; rows go to scripts/results/bench_pack.jsonl
+"""
+
+import datetime
+import gzip
+import json
+import lzma
+import os
+import sys
+import time
+from pathlib import Path
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from tfcompress.pack import packing, unpack
+
+ROWS = Path(__file__).parent / "results" / "bench_pack.jsonl"
+LAYERS, SIDE = 6, 2040  # 25 million weights
+
+
+def main(arguments):
+    for kind in arguments or ("float32", "int8", "sparse"):
+        measure(kind, tflite(list(layers(kind))))
+
+
+def layers(kind):
+    """Weights of a net: normal ones, int8 ones of them, or 95 % sparse codes {0, +-1, +-2, +-4} as float32."""
+    rng = np.random.default_rng(0)
+    if kind == "float32":
+        yield from (rng.normal(0, 0.05, (SIDE, SIDE)).astype(np.float32) for _ in range(LAYERS))
+    elif kind == "int8":
+        for _ in range(LAYERS * 4):
+            yield np.clip(rng.normal(0, 30, (SIDE, SIDE)), -127, 127).astype(np.int8)
+    else:
+        for _ in range(LAYERS):
+            codes = rng.choice(np.array([-4, -2, -1, 1, 2, 4], np.float32), (SIDE, SIDE))
+            yield np.where(rng.random((SIDE, SIDE)) < 0.95, np.float32(0), codes * np.float32(0.013))
+
+
+def tflite(arrays) -> bytes:
+    model, graph = schema.ModelT(), schema.SubGraphT()
+    model.version, model.subgraphs, model.buffers, graph.tensors = 3, [graph], [schema.BufferT()], []
+    for i, array in enumerate(arrays, 1):
+        tensor, buffer = schema.TensorT(), schema.BufferT()
+        tensor.name, tensor.buffer, tensor.shape = f"layer_{i}/kernel", i, list(array.shape)
+        tensor.type = getattr(schema.TensorType, array.dtype.name.upper())
+        buffer.data = array.reshape(-1).view(np.uint8)
+        graph.tensors.append(tensor)
+        model.buffers.append(buffer)
+    builder = flatbuffers.Builder(2**27)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def timed(function, *arguments):
+    start = time.perf_counter()
+    found = function(*arguments)
+    return found, round(time.perf_counter() - start, 2)
+
+
+def measure(kind, content):
+    packed, pack_seconds = timed(packing, content)
+    again, unpack_seconds = timed(unpack, packed.content)
+    zipped, gzip_seconds = timed(gzip.compress, content, 9)
+    xz, xz_seconds = timed(lambda: lzma.compress(content, preset=6))
+    row = {
+        "kind": kind, "date": datetime.date.today().isoformat(), "cpus": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1), "raw": len(content), "packed": len(packed.content),
+        "entropy": round(packed.entropy_bytes), "gzip": len(zipped), "xz": len(xz), "same": again == content,
+        "pack_seconds": pack_seconds, "unpack_seconds": unpack_seconds,
+        "gunzip_seconds": timed(gzip.decompress, zipped)[1],
+        "gzip_seconds": gzip_seconds, "xz_seconds": xz_seconds, "unxz_seconds": timed(lzma.decompress, xz)[1],
+    }  # fmt: skip
+    ROWS.parent.mkdir(exist_ok=True)
+    with open(ROWS, "a") as file:
+        file.write(json.dumps(row) + "\n")
+    print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
