@@ -82,10 +82,11 @@ class LeastSquaresActivation(Config):
         return ops.where(ops.cast(signed, "bool"), with_sign, fitted_scales(x, self.bits + 1))
 
     def moved(self, x, state, step):
-        """The moving average of the scales; of a large batch every n-th value is looked at."""
+        """The moving average of the scales, from values evenly drawn from the batch, always as many."""
         flat = ops.reshape(ops.stop_gradient(x), (-1,))
-        stride = ops.maximum(ops.shape(flat)[0] // MOST_VALUES, 1)
-        new = self._fit(flat[::stride], state["signed"])
+        size = ops.cast(ops.shape(flat)[0], "float64")           # in int32 the products overflow
+        places = ops.cast(ops.arange(MOST_VALUES, dtype="float64") * size / MOST_VALUES, "int32")
+        new = self._fit(ops.take(flat, places), state["signed"])
         return {"scales": self.momentum * state["scales"] + (1 - self.momentum) * new}
 
     def bake(self, x, state):

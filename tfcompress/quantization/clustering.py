@@ -60,6 +60,7 @@ class Cluster(Method):
         clusters: distinct values of a tensor, 2..65536; 16 make codes of 4 bits, ``Chain((Prune(...), Cluster(16)))``.
         until: optimizer step; 0 as in the paper: once. Behind gradual pruning: where its schedule ends.
         keep_zero: one of the values is 0, exactly and always, and weights that come in as 0 stay 0: pruned ones.
+            ``None``: from three clusters on; of two, one of which is 0, the other would have to stand for both signs.
 
     Raises:
         ValueError: ``clusters`` or ``until`` out of range.
@@ -72,7 +73,7 @@ class Cluster(Method):
 
     clusters: int = 16
     until: int = 0
-    keep_zero: bool = True
+    keep_zero: bool | None = None
 
     trainable = ("centroids",)
 
@@ -86,13 +87,17 @@ class Cluster(Method):
         return math.ceil(math.log2(self.clusters))
 
     @property
+    def has_zero(self):
+        return self.clusters > 2 if self.keep_zero is None else self.keep_zero
+
+    @property
     def milestones(self):
         return (self.until,) if self.until else ()
 
     def _fit(self, w, centers):
         """State of ``w``: k-means from the ascending ``centers``; the one nearest to 0 is put there and stays."""
         zero = None
-        if self.keep_zero:
+        if self.has_zero:
             zero = int(np.argmin(np.abs(centers)))
             centers = np.array(centers, "float64")
             centers[zero] = 0.0
@@ -107,7 +112,7 @@ class Cluster(Method):
     def apply(self, w, state):
         w, codes = ops.convert_to_tensor(w), ops.cast(state["codes"], "int32")
         shared = ops.take(state["centroids"], codes)
-        if self.keep_zero:
+        if self.has_zero:
             zero = (codes == ops.cast(state["zero"], "int32")) | (w == 0)
             shared = ops.where(zero, 0.0, shared)
         return shared + (w - ops.stop_gradient(w))
