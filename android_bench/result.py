@@ -50,6 +50,9 @@ class Result:
     # How big it is
     raw_bytes: int | None = None  # the file
     gzip_bytes: int | None = None  # the file after gzip -9
+    xz_bytes: int | None = None  # the file after xz -6
+    packed_bytes: int | None = None  # the file with entropy-coded weights, lossless: `tfcompress pack`
+    entropy_bytes: int | None = None  # order-0 entropy of the weights' stored values, and all else as it is packed
     sparsity: float | None = None  # exact zeros / all weights, counted in the .tflite (biases are not weights)
     levels: int | None = None  # most distinct values in one output channel of any weight tensor of the .tflite
     macs: int | None = None  # multiply-accumulates of one run, batch of one

@@ -10,6 +10,7 @@ from android_bench import host
 from android_bench.result import Result, read_rows
 from tfcompress import flatbuffer
 from tfcompress.inspect import inspect
+from tfcompress.measure import storage
 from tfcompress.study.verdict import saves
 
 
@@ -43,7 +44,9 @@ def payoff(files, *, device="host", turns=3):
     rows = []
     for name, content in contents.items():
         found = inspect(content)
-        row = measured[name].replace(raw_bytes=found.raw_bytes, gzip_bytes=found.gzip_bytes, macs=found.macs,
+        stored = storage(content)
+        row = measured[name].replace(raw_bytes=stored.raw, gzip_bytes=stored.gzip, xz_bytes=stored.xz,
+                                     packed_bytes=stored.packed, entropy_bytes=stored.entropy, macs=found.macs,
                                      sparsity=found.sparsity)
         verdict = saves(row, rows[0]) if rows else None
         why = f"{verdict.overall}: {verdict.why}" if rows else "what the others are measured against"
@@ -54,9 +57,12 @@ def payoff(files, *, device="host", turns=3):
 def table(rows):
     """Rows of ``payoff`` as lines of text."""
     width = max(len(row.id) for row in rows)
-    lines = [f"{'':{width}}{'MACs':>15}{'bytes':>13}{'gzip':>13}{'us':>11}  pays?"]
-    lines += [f"{row.id:{width}}{row.macs:>15,}{row.raw_bytes:>13,}{row.gzip_bytes:>13,}{row.latency_p50_us:>11,.1f}  "
-              f"{row.facts['pays']}" for row in rows]
+    heads = ("bytes", "gzip", "xz", "packed", "entropy")
+    lines = [f"{'':{width}}{'MACs':>15}{''.join(f'{head:>13}' for head in heads)}{'us':>11}  pays?"]
+    for row in rows:
+        sizes = (row.raw_bytes, row.gzip_bytes, row.xz_bytes, row.packed_bytes, row.entropy_bytes)
+        lines.append(f"{row.id:{width}}{row.macs:>15,}{''.join(f'{size:>13,}' for size in sizes)}"
+                     f"{row.latency_p50_us:>11,.1f}  {row.facts['pays']}")
     return "\n".join(lines)
 
 

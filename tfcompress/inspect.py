@@ -12,7 +12,7 @@ from tfcompress import flatbuffer
 from tfcompress.flatbuffer import File, Graph, Op
 from tfcompress.gpu import gpu_refusals
 from tfcompress.macs import executions, op_macs
-from tfcompress.measure import sizes
+from tfcompress.measure import Storage, sizes
 from tfcompress.weights import weights
 
 _NARROW = ("int8", "uint8", "int16")
@@ -62,10 +62,13 @@ class Inspection:
     float_islands: tuple[str, ...]  # "TYPE name" of operations left float in a file that has integer ones
     gpu_refusals: tuple[str, ...]  # see tfcompress/gpu.py
 
-    def text(self, width: int = 100, each_weight: bool = False) -> str:
-        """The report as text of `width` columns; `each_weight` adds a line for every weight tensor."""
+    def text(self, width: int = 100, each_weight: bool = False, storage: Storage | None = None) -> str:
+        """The report as text of `width` columns; `each_weight` adds a line for every weight tensor.
+
+        `storage`, from `measure.storage` (which takes seconds), adds the bytes by xz, packed, and their bound.
+        """
         console = Console(file=io.StringIO(), width=width)
-        for part in _render(self, each_weight):
+        for part in _render(self, each_weight, storage):
             console.print(part, highlight=False, markup=False)
         return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
 
@@ -155,9 +158,14 @@ def _islands(file: File) -> list[str]:
     ]
 
 
-def _render(report: Inspection, each_weight: bool):
+def _render(report: Inspection, each_weight: bool, storage: Storage | None):
     share = report.gzip_bytes / report.raw_bytes
     yield f"Size       {report.raw_bytes:,} bytes, {report.gzip_bytes:,} after gzip ({share:.0%})"
+    if storage is not None:
+        yield (
+            f"Packed     {storage.packed:,} bytes, {storage.raw / storage.packed:.1f}x smaller; xz {storage.xz:,}; "
+            f"entropy bound {storage.entropy:,}"
+        )
     yield (
         f"Weights    {report.parameters:,}, {report.sparsity:.1%} of them zero, "
         f"at most {report.levels} distinct values in a channel"

@@ -10,7 +10,8 @@ def inspect_command(argv):
     flags.DEFINE_bool("weights", False, "a line for every weight tensor", flag_values=values)
     (path,) = parse(values, argv, "inspect FILE.tflite", 1)
     from tfcompress.inspect import inspect
-    print(inspect(path).text(each_weight=values.weights), end="")
+    from tfcompress.measure import storage
+    print(inspect(path).text(each_weight=values.weights, storage=storage(path)), end="")
 
 
 def evaluate_command(argv):

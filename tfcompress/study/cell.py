@@ -163,7 +163,7 @@ def describe(cell: Cell, best: dict, tried: list, seed: int, splits: Splits) -> 
     """The fields of the row: how good the file is on the test split, how big, how it came about."""
     content = best["file"].content
     found = measure.evaluate(content, splits.x_test, splits.y_test, class_names=splits.class_names)
-    raw, packed = measure.sizes(content)
+    storage = measure.storage(content)
     shown = ("learning_rate", "calibration", "loss", "accuracy", "macro_f1")
     return {
         "id": cell.id,
@@ -174,8 +174,11 @@ def describe(cell: Cell, best: dict, tried: list, seed: int, splits: Splits) -> 
         "accuracy": found.accuracy,
         "macro_f1": found.macro_f1,
         "recalls": found.recalls,
-        "raw_bytes": raw,
-        "gzip_bytes": packed,
+        "raw_bytes": storage.raw,
+        "gzip_bytes": storage.gzip,
+        "xz_bytes": storage.xz,
+        "packed_bytes": storage.packed,
+        "entropy_bytes": storage.entropy,
         "sparsity": measure.sparsity(content),
         "levels": measure.levels(content),
         "macs": inspect(content).macs,

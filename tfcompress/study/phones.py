@@ -4,7 +4,10 @@ import collections
 
 from android_bench.result import Result
 
-OF_THE_FILE = ("recipe", "learning_rate", "seed", "raw_bytes", "gzip_bytes", "sparsity", "levels", "macs")
+OF_THE_FILE = (
+    "recipe", "learning_rate", "seed", "raw_bytes", "gzip_bytes", "xz_bytes", "packed_bytes", "entropy_bytes",
+    "sparsity", "levels", "macs",
+)  # fmt: skip
 FROM_VALIDATION = ("validation", "pruned_sparsity")  # facts of the file, not of the device
 
 

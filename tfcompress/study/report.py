@@ -88,6 +88,7 @@ def _line(row: Result, control: Result) -> dict:
         "facts": row.facts or {},
         "verdict": judge(row, control),
         "download": gain(control.gzip_bytes, row.gzip_bytes),
+        "packed": gain(control.raw_bytes, row.packed_bytes),
         "faster": gain(control.latency_p50_us, row.latency_p50_us),
         "points": None if row.delta_accuracy is None else 100 * row.delta_accuracy,
     }
