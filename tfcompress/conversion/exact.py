@@ -161,8 +161,8 @@ def notes(found, chosen):
     looked_up = sum(form.indices.size for form in chosen.values() if isinstance(form, Table))
     if looked_up:
         lines.append(
-            f"exact: {looked_up:,} weights are looked up in tables at every run, which takes some {_SLOW * looked_up:,.0f} "
-            "us on a PC: where time counts more than bytes, use exact8"
+            f"exact: {looked_up:,} weights are looked up in tables at every run, some {_SLOW * looked_up:,.0f} us on a "
+            "PC: where time counts more than bytes, use exact8"
         )
     for buffer, form in chosen.items():
         name, possible = found[buffer]
