@@ -12,7 +12,7 @@ TOP = Path(__file__).parent.parent
 BENCH = ("result", "host", "stats", "store", "metrics")  # what tfcompress may take from android_bench
 # Each room may import from its own row and the rows above it.
 ORDER = [
-    ["_version", "arrays", "flatbuffer", "weights"],
+    ["_version", "arrays", "flatbuffer", "weights", "programme"],
     ["method", "schedules", "layout"],
     ["batch_norm", "chain", "quantization.uniform", "quantization.float16", "wrapper"],
     ["copies", "model", "graph"],
@@ -21,7 +21,7 @@ ORDER = [
     ["packing", "pack"],
     ["conversion", "convert"],
     ["macs", "gpu", "measure", "inspect", "diff", "study.verdict", "gains"],
-    ["cut", "budget"],
+    ["cut", "budget", "search", "mixed"],
     ["datasets", "zoo", "recipes", "training"],
     ["study"],
     ["commands"],

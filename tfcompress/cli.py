@@ -7,6 +7,7 @@ from pathlib import Path
 from tfcompress.commands.convert import convert_command
 from tfcompress.commands.files import diff_command, evaluate_command, inspect_command, payoff_command
 from tfcompress.commands.filters import prune_filters_command, shrink_command
+from tfcompress.commands.mixed import mixed_command
 from tfcompress.commands.storage import pack_command, unpack_command
 from tfcompress.commands.study import data_command, report_command, study_command
 
@@ -18,6 +19,7 @@ USAGE = """tfcompress: from a Keras model to a small, fast, verified .tflite
   tfcompress diff A.tflite B.tflite --data x.npz per-layer SNR: where accuracy is lost
   tfcompress shrink MODEL.keras -o SMALL.keras   without the filters that pruning has zeroed
   tfcompress prune-filters MODEL.keras --data x.npz --target 0.5 -o SMALL.keras   filters removed to meet a budget
+  tfcompress mixed MODEL --data x.npz --bytes 20000 -o SMALL.tflite   bits by layer, within bytes and points lost
   tfcompress payoff A.tflite B.tflite ...    bytes, gzip, MACs, measured time: what B saves, if anything
   tfcompress pack MODEL.tflite -o M.tfcp     the fewest bytes, lossless; tfcompress unpack M.tfcp -o MODEL.tflite
   tfcompress study PRESET                    the 17 + 1 models, measured, and their report
@@ -34,6 +36,7 @@ COMMANDS = {
     "diff": diff_command,
     "shrink": shrink_command,
     "prune-filters": prune_filters_command,
+    "mixed": mixed_command,
     "payoff": payoff_command,
     "pack": pack_command,
     "unpack": unpack_command,

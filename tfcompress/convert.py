@@ -37,7 +37,7 @@ class TFLiteModel:
 
     Attributes:
         content: the file, bytes.
-        precision: one of ``PRECISIONS``, "exact" or "exact8"; "unknown" for a file that was loaded.
+        precision: one of ``PRECISIONS``, "exact", "exact8" or "mixed"; "unknown" for a file that was loaded.
         gate: what was checked (``GateReport``); ``None`` for a file that was loaded.
         seconds: what each step took: "float", "calibrate", "quantize", "reference", "gate".
     """

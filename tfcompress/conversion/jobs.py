@@ -8,7 +8,7 @@ import re
 import time
 from pathlib import Path
 
-from tfcompress.conversion import biases, exact, int8_kernels, interpreter, names, recipe, rewrite, unclip
+from tfcompress.conversion import biases, exact, int8_kernels, interpreter, mix, names, recipe, rewrite, unclip
 from tfcompress.conversion.batches import load_batches, save_batches
 from tfcompress.conversion.file import read, write
 from tfcompress.conversion.worker import ConversionError
@@ -130,6 +130,30 @@ def quantize(float_file, precision, output, ranges=None, io="float", keep_float=
     names.shorten(model)
     Path(output).write_bytes(write(model))
     return notes
+
+
+def weight_layers(float_file):
+    """The layers that can have a precision of their own."""
+    return mix.layers(Path(float_file).read_bytes())
+
+
+def try_precisions(float_file, layer, precisions, ranges, batches):
+    """Why a layer can't have each of the precisions on today's run times, "" where it can; a crash is the worker's to
+    tell."""
+    content, batch = Path(float_file).read_bytes(), load_batches(batches)[0]
+    return [mix.runs(content, layer, precision, ranges, batch) for precision in precisions]
+
+
+def mix_files(float_file, files, ranges=None, alone=False):
+    """Write files with a precision a layer, ``files`` as ``[[[[layer, precision], ...], path], ...]``."""
+    for chosen, path in files:
+        Path(path).write_bytes(mix.mixed(Path(float_file).read_bytes(), chosen, ranges, alone=alone))
+
+
+def judge(float_file, assignments, batches=None, ranges=None, alone=False):
+    """``[[damage, bytes], ...]`` of files that are made for it."""
+    fed = load_batches(batches) if batches else None
+    return mix.judge(Path(float_file).read_bytes(), assignments, fed, ranges, alone=alone)
 
 
 def to_exact(float_file, output, fast=False, keep_float=(), taken=None):

@@ -89,6 +89,34 @@ def fuse_islands(model):
     _remove_unread(model, graph)
 
 
+def widen_through_float(model):
+    """After static quantization: a QUANTIZE from int8 to int16 becomes DEQUANTIZE and QUANTIZE, in all graphs.
+
+    ai_edge_litert has that kernel, TensorFlow 2.21's interpreter has not ("output->type == kTfLiteInt8 ...").
+    """
+    for graph in model.subgraphs:
+        operators, floats = [], {}
+        for op in graph.operators:
+            source = op.inputs[0] if len(op.inputs) else -1
+            kinds = [_TYPES[graph.tensors[index].type] for index in (source, *op.outputs[:1]) if index >= 0]
+            if operation(model, op) == "QUANTIZE" and kinds == ["INT8", "INT16"]:
+                if source not in floats:
+                    floats[source] = _as_float(graph, source)
+                    operators.append(_dequantize(model, source, floats[source]))
+                op.inputs = array(floats[source])
+            operators.append(op)
+        graph.operators = operators
+
+
+def _as_float(graph, source):
+    """Index of a new float tensor with the shape of ``source``."""
+    tensor = copy.copy(graph.tensors[source])
+    tensor.type, tensor.quantization = schema.TensorType.FLOAT32, None
+    tensor.name = tensor.name + b"_float"
+    graph.tensors.append(tensor)
+    return len(graph.tensors) - 1
+
+
 def _like(graph, index, source):
     """Index of a new tensor with the shape of ``index`` and the integers of ``source``."""
     tensor = copy.copy(graph.tensors[index])
