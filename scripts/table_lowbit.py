@@ -4,8 +4,9 @@
         [--seeds 0] [--widths 1,ternary,2,3,4] [--methods all|best]
 
 A control is trained once for each net and seed, on all training data. Each method then trains the kernels of a copy,
-but the first and the last layer's, from the control and taught by it: on `--subset` samples, or on all (0). The file is
-the exact one (`convert(model, "exact")`), judged on the whole test set; methods are picked by the validation set:
+but the first and the last layer's, from the control and taught by it: on `--subset` samples, or on all (0). The float32
+file of what `strip` leaves is judged on the whole test set; bytes are of the exact file, which holds the same weights
+as codes (`convert(model, "exact")`), and of that one packed (`pack`). Methods are picked by the validation set:
 `--methods best` takes those that did best on the subset, one a width, and ADMM. Rows: table_lowbit.jsonl, table:
 table_lowbit.md in scripts/results, models: runs/table_lowbit. Stopped or killed, the same command goes on.
 """
@@ -24,6 +25,7 @@ from table_lowbit_rows import best_methods, line, write_tables
 import tfcompress as tc
 from android_bench.store import Store
 from tfcompress import datasets, measure, training, zoo
+from tfcompress.pack import packing
 from tfcompress.recipes import RECIPES
 
 RESULTS, RUNS = Path(__file__).parent / "results", Path("runs/table_lowbit")
@@ -108,19 +110,41 @@ def trained(net: str, width: str, name: str, control, splits, seed: int, subset:
 
 
 def judged(content: bytes, splits) -> dict:
-    """What a file does on test and validation data, and what it weighs."""
+    """What a file does on test and validation data."""
     test = measure.evaluate(content, splits.x_test, splits.y_test)
     validation = measure.evaluate(content, splits.x_val, splits.y_val).accuracy
-    return dict(accuracy=test.accuracy, macro_f1=test.macro_f1, validation=validation, **weight(content))
+    return dict(accuracy=test.accuracy, macro_f1=test.macro_f1, validation=validation)
 
 
 def weight(content: bytes) -> dict:
-    raw, zipped = measure.sizes(content)
-    return dict(bytes=raw, gzip=zipped, packed=zipped)
+    """What a file weighs."""
+    packed = packing(content)
+    return dict(bytes=len(content), gzip=measure.sizes(content)[1], packed=len(packed.content),
+                entropy=packed.entropy_bytes)  # fmt: skip
+
+
+def weighed_again(store: Store) -> None:
+    """Bytes anew of the rows whose models are still there."""
+    rows = store.read()
+    for row in rows:
+        path = file_of(row)
+        if path.exists():
+            row |= weight(tc.convert(keras.models.load_model(path, compile=False), "exact").content)
+            row["control"] |= weight((path.parent / "control.tflite").read_bytes())
+    store.rewrite(rows)
+    write_tables(rows, readme=True)
+
+
+def file_of(row: dict) -> Path:
+    """Where the model of a row is; its control is beside it."""
+    name = f"{row['width']}-{row['method']}-{row['subset'] or 'all'}.keras"
+    return RUNS / f"{row['net']}-{row['seed']}" / name
 
 
 def main(options) -> None:
     store = Store(RESULTS / "table_lowbit.jsonl", key=("net", "seed", "subset", "width", "method"))
+    if options.again:
+        return weighed_again(store)
     widths = options.widths.split(",")
     for seed, net in ((int(seed), net) for seed in options.seeds.split(",") for net in options.nets.split(",")):
         splits, folder = datasets.load(NETS[net]["data"]), RUNS / f"{net}-{seed}"
@@ -136,10 +160,10 @@ def main(options) -> None:
                 control, started = control_of(net, seed, splits, folder), time.perf_counter()
                 model = trained(net, width, name, control, splits, seed, options.subset)
                 row["seconds"] = time.perf_counter() - started
-                file = tc.convert(model)
-                model.save(folder / f"{width}-{name}-{options.subset or 'all'}.keras")
-                base = judged((folder / "control.tflite").read_bytes(), splits)
-                row |= judged(file.content, splits) | {"control": base, "levels": levels_of(model, net)}
+                model.save(file_of(row))
+                row |= judged(tc.convert(model).content, splits) | weight(tc.convert(model, "exact").content)
+                control = (folder / "control.tflite").read_bytes()
+                row |= {"control": judged(control, splits) | weight(control), "levels": levels_of(model, net)}
                 store.append(row)
                 write_tables(store.read())
                 print(net, seed, line([row]), flush=True)
@@ -159,5 +183,6 @@ if __name__ == "__main__":
     parser.add_argument("--subset", type=int, default=6000, help="training samples; 0: all")
     parser.add_argument("--widths", default=",".join(WIDTHS))
     parser.add_argument("--methods", default="all", choices=("all", "best"))
+    parser.add_argument("--again", action="store_true", help="weigh what is there, train nothing")
     training.pin_threads(1)
     main(parser.parse_args())

@@ -129,7 +129,9 @@ def test_keep_best_needs_data():
         method.update({"w": w}, {"w": method.init(w)}, 0)
 
 
-@pytest.mark.parametrize("options", [dict(end=0), dict(rounds=0), dict(rho=(0, 1)), dict(rho=(2, 1)), dict(levels=(2, 1))])
+@pytest.mark.parametrize("options", [
+    dict(end=0), dict(rounds=0), dict(rho=(0, 1)), dict(rho=(2, 1)), dict(levels=(2, 1)),
+])  # fmt: skip
 def test_bad_arguments(options):
     with pytest.raises(ValueError, match="Received"):
         ADMM(**options)

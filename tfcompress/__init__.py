@@ -26,23 +26,28 @@ _HOME = {
     "ExtraGradient": "quantization.extragradient",
     "FilterADMM": "pruning.easiedge",
     "Float16": "quantization.float16",
+    "LeastSquaresActivation": "quantization.activations",
     "LeastSquares": "quantization.least_squares",
     "Linear": "schedules",
     "Method": "method",
     "OneShot": "schedules",
     "Polynomial": "schedules",
     "Prune": "pruning.prune",
+    "QuantizedActivation": "quantization.activations",
     "QuantizationNetwork": "quantization.networks",
     "Ternary": "quantization.ternary",
     "TrainedTernary": "quantization.trained_ternary",
     "Uniform": "quantization.uniform",
     "calibrate": "quantization.aware",
+    "choose_bits": "quantization.bits_per_layer",
     "compress": "model",
     "fenced_layers": "pruning.shrink",
     "freeze_ranges": "quantization.aware",
     "from_tf_keras": "legacy",
+    "mixed_precision": "mixed",
     "payoff": "gains",
     "prune_filters": "budget",
+    "quantize_activations": "quantization.activations",
     "quantize_aware": "quantization.aware",
     "run_study": "study.run",
     "shrink": "pruning.shrink",
@@ -51,8 +56,9 @@ _HOME = {
     "straight_through": "method",
     "strip": "model",
 }
-_HERE = ("TFLiteModel", "__version__", "convert", "convert_all", "diff", "evaluate", "inspect", "pack", "unpack")
-__all__ = [*_HERE, *_HOME]
+__all__ = [
+    "TFLiteModel", "__version__", "convert", "convert_all", "diff", "evaluate", "inspect", "pack", "unpack", *_HOME,
+]  # fmt: skip
 
 
 def __getattr__(name):

@@ -10,7 +10,8 @@ from tfcompress.commands.flags import flag_values, parse, quiet
 
 def convert_command(argv):
     values = flag_values()
-    flags.DEFINE_string("precision", "float32", "float32, float16, dynamic, int8, int16x8 or int4", flag_values=values)
+    flags.DEFINE_string("precision", "float32", "float32, float16, dynamic, int8, int16x8, int4, exact or exact8",
+                        flag_values=values)
     flags.DEFINE_string("calibration", None, ".npz of inputs by name, for int8 and int16x8", flag_values=values)
     flags.DEFINE_string("output", None, "the .tflite file to write (default: beside MODEL)", short_name="o",
                         flag_values=values)
