@@ -49,7 +49,8 @@ def k_means(values, centers, fixed=None, steps=100):
 class Cluster(Method):
     """Forward ``centroids[codes]``: the tensor's weights share ``clusters`` values, found by k-means and then trained.
 
-    Gradient of a centroid: the sum of its members' gradients; of the latent weight: straight through. The k-means
+    Gradient of a centroid: the sum of its members' gradients; of the latent weight: straight through. Centroids are
+    kept in units of the weights' deviation, so that an optimizer's step means the same in every tensor. The k-means
     starts from centres evenly spread over ``[min, max]``, the best of the paper's three starts: it gives the few large
     weights, which matter most, centres of their own. From optimizer step ``until`` on the codes stay, and only the
     centroids train; before it each update makes the k-means anew, from the latent weights. Biases stay float.
@@ -102,16 +103,18 @@ class Cluster(Method):
             centers = np.array(centers, "float64")
             centers[zero] = 0.0
         centers, codes = k_means(w, centers, zero)
-        return {"centroids": centers.astype("float32"), "codes": codes.astype("float32"),
-                "zero": np.float32(-1 if zero is None else zero)}
+        unit = float(np.std(w, dtype="float64")) or 1.0
+        return {"centroids": (centers / unit).astype("float32"), "codes": codes.astype("float32"),
+                "zero": np.float32(-1 if zero is None else zero), "unit": np.float32(unit)}
 
     def init(self, w):
-        """``codes`` has the shape of ``w``; ``zero`` is the number of the centroid that is 0, -1 for none."""
+        """``codes`` has the shape of ``w``; ``zero`` is the number of the centroid that is 0, -1 for none; ``unit`` is that
+        of the centroids."""
         return self._fit(w, np.linspace(w.min(), w.max(), self.clusters)) | {"frozen": np.float32(0)}
 
     def apply(self, w, state):
         w, codes = ops.convert_to_tensor(w), ops.cast(state["codes"], "int32")
-        shared = ops.take(state["centroids"], codes)
+        shared = ops.take(state["centroids"] * state["unit"], codes)
         if self.has_zero:
             zero = (codes == ops.cast(state["zero"], "int32")) | (w == 0)
             shared = ops.where(zero, 0.0, shared)
@@ -126,4 +129,4 @@ class Cluster(Method):
         frozen = {"frozen": np.float32(step >= self.until)}
         if not self.until:
             return {path: state | frozen for path, state in states.items()}
-        return {path: self._fit(w, np.sort(states[path]["centroids"])) | frozen for path, w in weights.items()}
+        return {path: self._fit(w, np.sort(states[path]["centroids"] * states[path]["unit"])) | frozen for path, w in weights.items()}
