@@ -108,8 +108,7 @@ class Cluster(Method):
                 "zero": np.float32(-1 if zero is None else zero), "unit": np.float32(unit)}
 
     def init(self, w):
-        """``codes`` has the shape of ``w``; ``zero`` is the number of the centroid that is 0, -1 for none; ``unit`` is that
-        of the centroids."""
+        """``codes`` has the shape of ``w``, ``zero`` is the number of the centroid that is 0, -1 for none."""
         return self._fit(w, np.linspace(w.min(), w.max(), self.clusters)) | {"frozen": np.float32(0)}
 
     def apply(self, w, state):
@@ -129,4 +128,8 @@ class Cluster(Method):
         frozen = {"frozen": np.float32(step >= self.until)}
         if not self.until:
             return {path: state | frozen for path, state in states.items()}
-        return {path: self._fit(w, np.sort(states[path]["centroids"] * states[path]["unit"])) | frozen for path, w in weights.items()}
+        new = {}
+        for path, w in weights.items():
+            centers = np.sort(states[path]["centroids"] * states[path]["unit"])
+            new[path] = self._fit(w, centers) | frozen
+        return new
