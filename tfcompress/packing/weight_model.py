@@ -15,7 +15,7 @@ from tfcompress.packing.mixing import FIRST_WEIGHT, SQUASH, STRETCH
 from tfcompress.packing.symbols import Symbols
 
 MOST_KINDS = 256
-MOST_DECISIONS = 3_000_000  # in a file: Python takes some 0.5 us for each
+MOST_DECISIONS = 1_500_000  # in a file: Python takes some 3 us for each
 CONTEXTS, STAGES, VALUES = 9, 32, 1024
 _SMALLEST_BATCH, _BATCHES = 64, 512
 _LIMIT = 1023  # of a context's counts, which are then halved
