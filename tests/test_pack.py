@@ -29,6 +29,8 @@ def files():
     yield "repeated", tflite({"window": np.tile(floats[:3], (40, 1))})
     yield "even", tflite({"flat": RNG.integers(0, 2, 3000).astype(np.int8), "noise": floats[:9] * 7})
     yield "empty", tflite({})
+    pruned = np.where(RNG.random((90, 80)) < 0.9, 0, RNG.normal(size=(90, 80)))
+    yield "pruned", tflite({"pruned": pruned.astype(np.float32), "half": pruned.astype(np.float16)})
     yield "many names", tflite({f"layer_{i}/{RNG.integers(10**9)}": codes[:1, :4] for i in range(400)})
     yield "gaps", tflite({"every hundredth": np.tile(np.eye(1, 100, dtype=np.int8), (80, 1))})
 
@@ -60,7 +62,7 @@ def test_a_large_sparse_file_is_within_three_percent_of_the_entropy_bound():
     assert "ANS" in found.listing() or "mixed" in found.listing()
 
 
-PACKED = {name: pack(FILES[name]) for name in ("int8", "floats", "scales", "many names")}
+PACKED = {name: pack(FILES[name]) for name in ("int8", "floats", "scales", "many names", "pruned")}
 
 
 @settings(max_examples=30, deadline=None)

@@ -10,7 +10,7 @@ from tfcompress.packing import gaps, streams, symbols, weight_model
 from tfcompress.packing.fields import Fields, Reader
 from tfcompress.packing.fields import length as length_of
 
-RAW, DENSE, GAPS, BITMAP, PLANES, MIXED, REPEATED = range(7)
+RAW, DENSE, GAPS, BITMAP, PLANES, MIXED, REPEATED, SPREAD = range(8)
 GAP_SYMBOLS = 2**24  # gaps are not tried in larger tensors, where ANS comes within 0.01 % of the entropy
 REPEATED_BYTES = 2**20  # LZMA, for tables that repeat, is not tried in larger tensors: it takes a second for two MB
 _ROTATED = frozenset({"float16", "bfloat16", "float32"})  # their exponent is put into a plane of its own
@@ -34,7 +34,7 @@ def plans(raw: np.ndarray, bits: int, shape: tuple[int, ...], dtype: str) -> lis
     for form in forms:
         found += [_dense(form), *_sparse(form)]
     if bits >= 16 and not any(form.width == bits for form in forms):
-        found.append(_planes(raw, bits // 8, dtype in _ROTATED))
+        found += [_planes(raw, bits // 8, dtype in _ROTATED), *_spread(raw, bits // 8, dtype in _ROTATED)]
     if len(raw) <= REPEATED_BYTES:
         found.append(_repeated(raw, bits))
     return found
@@ -190,6 +190,43 @@ def _planes(raw: np.ndarray, size: int, rotated: bool) -> Plan:
     return Plan(3 + sum(choice.size for choice in chosen), f"planes {names}", write)
 
 
+def _spread(raw: np.ndarray, size: int, rotated: bool) -> list[Plan]:
+    """Planes of the values that are not zero, and the gaps between them: for pruned weights of many distinct values."""
+    whole = raw.view(f"<u{size}")
+    distances, values = gaps.split(whole, 0)
+    if not len(values) or 2 * len(values) > len(whole) or len(whole) > GAP_SYMBOLS:
+        return []
+    small = int(distances.max()) < streams.ans.MOST_SYMBOLS
+    choice = streams.cheapest(np.bincount(distances) if small else None, distances)
+    planes = _planes(values.view(np.uint8), size, rotated)
+
+    def write(fields, payload):
+        fields.append(SPREAD)
+        fields.number(len(values))
+        streams.write(distances, choice, fields, payload)
+        planes.write(fields, payload)
+
+    size = 1 + length_of(len(values)) + choice.size + planes.size
+    return [Plan(size, f"gaps {choice.name}, {planes.name}", write)]
+
+
+def _read_spread(fields: Reader, payload: Reader, length: int) -> np.ndarray:
+    written = fields.number(length)
+    distances = streams.read(fields, payload, written, 2**40)
+    if fields.take(1)[0] != PLANES or fields.left < 1:
+        raise ValueError("gaps without planes")
+    size = fields.content[fields.place]
+    values = _read_planes(fields, payload, written * size)
+    if length % size:
+        raise ValueError(f"{length} bytes that are no whole number of values")
+    found = np.zeros((length // size, size), np.uint8)
+    places = np.cumsum(distances.astype(np.int64) + 1) - 1
+    if written and places[-1] >= len(found):
+        raise ValueError("gaps that are longer than the tensor")
+    found[places] = values.reshape(-1, size)
+    return found.reshape(-1)
+
+
 def _split_planes(raw, size, rotated) -> list[np.ndarray]:
     """Byte 0, 1, ... of all values; a float is first turned by one bit, so that its exponent fills the last one."""
     if rotated:
@@ -219,6 +256,8 @@ def read(fields: Reader, payload: Reader, length: int, model: weight_model.Codes
         return np.frombuffer(payload.take(length), np.uint8)
     if kind == PLANES:
         return _read_planes(fields, payload, length)
+    if kind == SPREAD:
+        return _read_spread(fields, payload, length)
     if kind == REPEATED:
         return _read_repeated(fields, payload, length)
     if kind not in (DENSE, GAPS, BITMAP, MIXED):

@@ -1104,7 +1104,7 @@ static int codes_read(codes_model *m, const logistic *l, ans *a, reader *fields,
 
 /* ---- tensors.py ----------------------------------------------------------------------------------------------------------- */
 
-enum { RAW, DENSE, GAPS, BITMAP, PLANES, MIXED, LZMA_TENSOR };
+enum { RAW, DENSE, GAPS, BITMAP, PLANES, MIXED, LZMA_TENSOR, SPREAD };
 
 typedef struct {
     logistic l;
@@ -1115,17 +1115,25 @@ typedef struct {
     ans decisions;
 } state;
 
-static int planes_read(state *s, reader *fields, reader *payload, uint8_t *out, uint64_t length) {
+/* Byte 0 of all values, byte 1, ...; of `written` values only, with gaps between them, if `spread` is where those begin. */
+static int planes_read(state *s, reader *fields, reader *payload, uint8_t *out, uint64_t length, const reader *spread,
+                       uint64_t written) {
     unsigned size = take_byte(fields), rotated = take_byte(fields), plane;
-    uint64_t i, count;
+    uint64_t i, count, place;
     if (fields->bad || (size != 2 && size != 4 && size != 8) || rotated > (size < 8) || length % size) return 0;
     count = length / size;
+    if (spread) memset(out, 0, (size_t)length);
+    if (!spread) written = count;
     for (plane = 0; plane < size; plane++) {
-        if (!stream_open(&s->first, fields, payload, count)) return 0;
-        for (i = 0; i < count; i++) {
-            uint64_t value = stream_next(&s->first);
-            if (value > 255 || s->first.bad) return 0;
-            out[i * size + plane] = (uint8_t)value;
+        reader gaps[2]; /* the gaps are read again for each plane: nothing needs to be kept */
+        if (spread) memcpy(gaps, spread, sizeof gaps);
+        if (spread && !stream_open(&s->second, &gaps[0], &gaps[1], written)) return 0;
+        if (!stream_open(&s->first, fields, payload, written)) return 0;
+        for (place = i = 0; i < written; i++, place++) {
+            uint64_t value = stream_next(&s->first), gap = spread ? stream_next(&s->second) : 0;
+            if (value > 255 || s->first.bad || (spread && s->second.bad) || gap >= count - place) return 0;
+            place += gap;
+            out[place * size + plane] = (uint8_t)value;
         }
     }
     for (i = 0; rotated && i < count; i++) {
@@ -1134,6 +1142,15 @@ static int planes_read(state *s, reader *fields, reader *payload, uint8_t *out, 
         put(p, value >> 1 | (value & 1) << (size * 8 - 1), size);
     }
     return 1;
+}
+
+static int spread_read(state *s, reader *fields, reader *payload, uint8_t *out, uint64_t length) {
+    uint64_t written = number(fields, length);
+    reader gaps[2];
+    gaps[0] = *fields;
+    gaps[1] = *payload;
+    if (fields->bad || written > length / 2 || !stream_open(&s->second, fields, payload, written)) return 0;
+    return take_byte(fields) == PLANES && planes_read(s, fields, payload, out, length, gaps, written);
 }
 
 static int sparse_read(state *s, reader *fields, reader *payload, int bitmap) {
@@ -1163,7 +1180,8 @@ static int tensor_read(state *s, reader *fields, reader *payload, uint8_t *out, 
         if (found) memcpy(out, found, (size_t)length);
         return found ? TFCP_OK : TFCP_DAMAGED;
     }
-    if (kind == PLANES) return planes_read(s, fields, payload, out, length) ? TFCP_OK : TFCP_DAMAGED;
+    if (kind == PLANES) return planes_read(s, fields, payload, out, length, NULL, 0) ? TFCP_OK : TFCP_DAMAGED;
+    if (kind == SPREAD) return spread_read(s, fields, payload, out, length) ? TFCP_OK : TFCP_DAMAGED;
     if (kind == LZMA_TENSOR) {
         unsigned lc = take_byte(fields), lp = take_byte(fields), pb = take_byte(fields);
         uint64_t packed = number(fields, ANY);
