@@ -19,20 +19,42 @@ OPERATIONS = ("Relu", "Relu6", "LeakyRelu", "Elu", "Silu", "HardSilu", "Gelu", "
 MOST_SAMPLES, BATCH, MOST_VALUES = 1000, 100, 16384     # values of a tensor: a batch's share when scales are fitted
 
 
-def fitted_scales(x, terms):
-    """``(terms,)`` scales for the values ``x`` (any shape): the optimum for one and two, greedy from three on.
+def sign_vectors(x, scales):
+    """``s_i = sign(x - v_1 s_1 - ... - v_(i-1) s_(i-1))`` for ``scales`` (k,): a list of k tensors like ``x``."""
+    rest, found = x, []
+    for i in range(scales.shape[0]):
+        found.append(signs(rest))
+        rest = rest - scales[i] * found[-1]
+    return found
+
+
+def refitted(x, scales):
+    """The least squares scales of ``x`` (n,) for the sign vectors that ``scales`` give; a scale of 0 stays 0."""
+    columns = ops.stack(sign_vectors(x, scales), axis=1) * ops.cast(scales > 0, x.dtype)
+    columns, x = ops.cast(columns, "float64"), ops.cast(x, "float64")
+    count = ops.cast(ops.shape(x)[0], "float64")
+    ridge = 1e-6 * ops.eye(scales.shape[0], dtype="float64")         # two equal sign vectors share their scale
+    normal, right = ops.matmul(ops.transpose(columns), columns), ops.matmul(ops.transpose(columns), x[:, None])
+    return ops.cast(ops.abs(ops.solve(normal / count + ridge, right / count))[:, 0], "float32")
+
+
+def fitted_scales(x, terms, rounds=20):
+    """``(terms,)`` scales for the values ``x``, float32: the optimum for one and two, near it from three on.
+
+    There the signs are fitted to the scales and the scales to the signs in turn, from halves of three root mean squares
+    on. Greedy scales are far off where values are never negative: a relative squared error of 0.16 in place of 0.044
+    for three scales behind a ReLU of normal values.
 
     >>> [round(float(v), 3) for v in fitted_scales(np.array([1.0, -1.0, 3.0, -3.0], "float32"), 2)]
     [2.0, 1.0]
     """
-    rest, found = ops.reshape(x, (-1, 1)), []
-    if terms == 2:
-        return ops.stack([v[0, 0] for v in two_bits(rest)])
-    for _ in range(terms):
-        scale = one_bit(rest)
-        found.append(scale[0, 0])
-        rest = rest - scale * signs(rest)
-    return ops.stack(found)
+    x = ops.reshape(ops.convert_to_tensor(x, "float32"), (-1,))
+    if terms < 3:
+        return ops.stack([v[0, 0] for v in (two_bits(x[:, None]) if terms == 2 else (one_bit(x[:, None]),))])
+    scales = 3.0 * ops.sqrt(ops.mean(ops.square(x))) * ops.convert_to_tensor(0.5 ** np.arange(1, terms + 1), "float32")
+    for _ in range(rounds):
+        scales = refitted(x, scales)
+    return scales
 
 
 @serializable
@@ -40,9 +62,9 @@ def fitted_scales(x, terms):
 class LeastSquaresActivation(Config):
     """Forward ``v_1 s_1 + ... + v_k s_k`` with sign vectors ``s_i = sign(x - v_1 s_1 - ... - v_(i-1) s_(i-1))``.
 
-    The scales ``v`` are one set a tensor: a moving average of each training batch's least squares fit, the optimum for
-    ``k`` of 1 and 2, greedy from 3 on. Gradient: straight through, and 0 where ``|x|`` is above ``clip``. Where the
-    calibration data held no negative value (behind a ReLU) the first sign is always +: then ``k = bits + 1``.
+    One set of scales ``v`` a tensor: ``fitted_scales`` of the calibration data, then a moving average of each training
+    batch's least squares fit. Gradient: straight through, and 0 where ``|x|`` is above ``clip``. Where the calibration
+    data held no negative value (behind a ReLU) the first sign is always +: then ``k = bits + 1``.
 
     Pouransari et al. 2020, "Least squares binary quantization of neural networks" (arXiv:2001.02786).
 
@@ -73,27 +95,21 @@ class LeastSquaresActivation(Config):
 
     def init(self, x):
         """``scales`` is (bits + 1,), the last one 0 for signed values; ``signed`` is 1 for those."""
-        signed = np.float32(np.min(x, initial=0.0) < 0)
-        scales = self._fit(ops.convert_to_tensor(np.ravel(x), "float32"), signed)
-        return {"scales": ops.convert_to_numpy(scales), "signed": signed}
-
-    def _fit(self, x, signed):
-        with_sign = ops.pad(fitted_scales(x, self.bits), [(0, 1)])
-        return ops.where(ops.cast(signed, "bool"), with_sign, fitted_scales(x, self.bits + 1))
+        signed = np.min(x, initial=0.0) < 0
+        scales = ops.convert_to_numpy(fitted_scales(x, self.bits if signed else self.bits + 1))
+        return {"scales": np.append(scales, np.zeros(int(signed), "float32")), "signed": np.float32(signed)}
 
     def moved(self, x, state, step):
         """The moving average of the scales, from values evenly drawn from the batch, always as many."""
         flat = ops.reshape(ops.stop_gradient(x), (-1,))
         size = ops.cast(ops.shape(flat)[0], "float64")           # in int32 the products overflow
         places = ops.cast(ops.arange(MOST_VALUES, dtype="float64") * size / MOST_VALUES, "int32")
-        new = self._fit(ops.take(flat, places), state["signed"])
+        new = refitted(ops.take(flat, places), ops.convert_to_tensor(state["scales"]))
         return {"scales": self.momentum * state["scales"] + (1 - self.momentum) * new}
 
     def bake(self, x, state):
-        total = ops.zeros_like(x)
-        for i in range(self.bits + 1):
-            total = total + state["scales"][i] * signs(x - total)
-        return total
+        scales = ops.convert_to_tensor(state["scales"])
+        return sum(scales[i] * s for i, s in enumerate(sign_vectors(x, scales)))
 
     def apply(self, x, state):
         limit = self.clip
