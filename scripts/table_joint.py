@@ -108,8 +108,23 @@ def weighed(control: bytes, model, splits) -> dict:
     )  # fmt: skip
 
 
+def weighed_again(store: Store) -> None:
+    """The rows anew whose models are still there: converted, packed and judged, not trained."""
+    rows = store.read()
+    for row in rows:
+        folder = RUNS / f"{row['net']}-{row['size']}-{row['seed']}"
+        if (folder / f"{row['asked']}.keras").exists():
+            model = keras.models.load_model(folder / f"{row['asked']}.keras", compile=False)
+            row |= weighed((folder / "control.tflite").read_bytes(), model, datasets.load(NETS[row["net"]]["data"]))
+            print(line([row]), flush=True)
+    store.rewrite(rows)
+    write_tables(rows, readme=True)
+
+
 def main(options) -> None:
     store = Store(RESULTS / "table_joint.jsonl", key=("net", "size", "seed", "asked"))
+    if options.again:
+        return weighed_again(store)
     wanted = [(int(seed), net, size) for seed in options.seeds.split(",") for net in options.nets.split(",")
               for size in options.sizes.split(",")]  # fmt: skip
     for seed, net, size in wanted:
@@ -135,5 +150,6 @@ if __name__ == "__main__":
     parser.add_argument("--sizes", default="full,half")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--sparsity", type=float, default=None, help="of all weights; default: each net's own")
+    parser.add_argument("--again", action="store_true", help="pack and judge what is there, train nothing")
     training.pin_threads(1)
     main(parser.parse_args())
