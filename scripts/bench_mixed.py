@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 
 import keras
-from table_lowbit import NETS, RUNS, control_of
+from controls import control_of
+from table_lowbit import NETS, RUNS
 
 import tfcompress as tc
 from android_bench.store import Store
@@ -72,7 +73,8 @@ def main(options) -> None:
                     continue
                 keras.backend.clear_session()
                 splits = datasets.load(NETS[net]["data"])
-                control = control_of(net, seed, splits, RUNS / f"{net}-{seed}")
+                job, folder = NETS[net], RUNS / f"{net}-{seed}"
+                control = control_of(net, job["options"], job["control"], seed, splits, folder)
                 row |= row_of(control, splits, seed, metric, share, static, options.max_drop)
                 store.append(row)
                 print(line(row), flush=True)

@@ -20,11 +20,12 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from controls import control_of
 from table_lowbit_rows import best_methods, line, write_tables
 
 import tfcompress as tc
 from android_bench.store import Store
-from tfcompress import datasets, measure, training, zoo
+from tfcompress import datasets, measure, training
 from tfcompress.pack import packing
 from tfcompress.recipes import RECIPES
 
@@ -72,19 +73,6 @@ def methods(width: str, steps: int) -> dict[str, tc.Method]:
 
 
 WIDTHS = ("1", "ternary", "2", "3", "4")
-
-
-def control_of(net: str, seed: int, splits, folder: Path) -> keras.Model:
-    """The float net, trained once; its files are in `folder`."""
-    path = folder / "control.keras"
-    if not path.exists():
-        model = zoo.build(net, splits.input_shape, splits.classes, seed=seed, **NETS[net]["options"])
-        training.fit(model, splits, NETS[net]["control"], seed=seed)
-        folder.mkdir(parents=True, exist_ok=True)
-        tc.convert(model).save(folder / "control.tflite")
-        model.save(folder / "part.keras")
-        (folder / "part.keras").rename(path)
-    return keras.models.load_model(path, compile=False)
 
 
 def part_of(splits, subset: int):
@@ -157,7 +145,8 @@ def main(options) -> None:
                 if store.key_of(row) in store:
                     continue
                 keras.backend.clear_session()
-                control, started = control_of(net, seed, splits, folder), time.perf_counter()
+                control = control_of(net, NETS[net]["options"], NETS[net]["control"], seed, splits, folder)
+                started = time.perf_counter()
                 model = trained(net, width, name, control, splits, seed, options.subset)
                 row["seconds"] = time.perf_counter() - started
                 model.save(file_of(row))

@@ -24,12 +24,13 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from controls import control_of
 from table_pruning_rows import line, write_tables
 
 import tfcompress
 from android_bench import host
 from android_bench.store import Store
-from tfcompress import datasets, measure, training, zoo
+from tfcompress import datasets, measure, training
 from tfcompress.recipes import RECIPES, Recipe
 from tfcompress.study.cell import calibration
 
@@ -54,19 +55,6 @@ NETS = {
         for net, keep in (("ecg_cnn", {"flops": 0.22, "bytes": 0.23}), ("ecg_resnet", {"bytes": 0.37, "flops": 0.6}))
     },
 }
-
-
-def control_of(job: dict, net: str, seed: int, splits, folder: Path) -> keras.Model:
-    """The float net, trained once; its files are in `folder`."""
-    path = folder / "control.keras"
-    if not path.exists():
-        model = zoo.build(net, splits.input_shape, splits.classes, seed=seed, **job["options"])
-        training.fit(model, splits, job["control"], seed=seed)
-        folder.mkdir(parents=True, exist_ok=True)
-        tfcompress.convert(model).save(folder / "control.tflite")
-        model.save(folder / "part.keras")
-        (folder / "part.keras").rename(path)
-    return keras.models.load_model(path, compile=False)
 
 
 def tuned(job: dict, subset: int) -> dict:
@@ -169,7 +157,7 @@ def main(options) -> None:
                 continue
             keras.backend.clear_session()
             job, (folder, work) = tuned(NETS[options.data][net], subset), folders(row)
-            control = control_of(job, net, seed, splits, folder)
+            control = control_of(net, job["options"], job["control"], seed, splits, folder)
             work.mkdir(exist_ok=True)
             started = time.perf_counter()
             make(criterion, control, part, job, seed, work)

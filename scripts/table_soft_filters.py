@@ -16,7 +16,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import table_pruning
-from table_pruning import FASHION, NETS, RUNS, control_of
+from controls import control_of
+from table_pruning import FASHION, NETS, RUNS
 
 import tfcompress as tc
 from android_bench.store import Store
@@ -47,7 +48,7 @@ def zeros(model) -> dict:
 
 def row_of(seed: int, rate: float, splits) -> dict:
     recipe, folder = FASHION["tune"], RUNS / f"fashion_mnist-{NET}-{seed}"
-    control = control_of(NETS["fashion_mnist"][NET], NET, seed, splits, folder)
+    control = control_of(NET, NETS["fashion_mnist"][NET]["options"], FASHION["control"], seed, splits, folder)
     steps = math.ceil(len(splits.x_train) / recipe.batch_size)
     method = tc.Prune(tc.Constant(rate, end=steps * (recipe.epochs - HARD)), "l2_norm", "filter", soft=True)
     student = tc.compress(control, method)
