@@ -69,7 +69,7 @@ def test_at_most_so_many_values_and_never_worse_than_an_even_grid(clusters, keep
     assert np.mean((w - shared) ** 2) <= even * (1.3 if has_zero else 1)
 
 
-def test_codes_are_made_anew_until_they_stay():
+def test_codes_follow_the_weights_until_they_stay():
     method, w = Cluster(3, until=10), np.array([-1.0, -0.9, 0.0, 0.4, 1.0], "float32")
     states = {"w": method.init(w)}
     assert states["w"]["codes"].tolist() == [0, 0, 1, 2, 2] or states["w"]["codes"].tolist() == [0, 0, 1, 1, 2]
@@ -78,6 +78,8 @@ def test_codes_are_made_anew_until_they_stay():
     assert before["w"]["codes"][1] == 2 and not before["w"]["frozen"]
     last = method.update({"w": w}, before, 12)
     assert last["w"]["codes"][1] == 0 and last["w"]["frozen"]
+    between, after = (np.array(method.apply(moved, state["w"])) for state in (states, last))
+    assert between[1] == between[4] and after[1] == after[0]             # at every step the nearest, then frozen
     assert method.update({"w": moved}, last, 13) is last and method.idle(last, 13)
 
 

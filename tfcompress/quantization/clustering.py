@@ -44,6 +44,14 @@ def k_means(values, centers, fixed=None, steps=100):
     return centers, nearest(np.asarray(values, "float64"), centers)
 
 
+def _nearest_now(w, centroids):
+    """Codes of the nearest centroids, in any order, as a tensor: training may have moved them past each other."""
+    order = ops.argsort(ops.stop_gradient(centroids))
+    ordered = ops.take(ops.stop_gradient(centroids), order)
+    found = ops.searchsorted((ordered[1:] + ordered[:-1]) / 2, ops.reshape(w, (-1,)))
+    return ops.cast(ops.reshape(ops.take(order, found), ops.shape(w)), "int32")
+
+
 @serializable
 @dataclass(frozen=True)
 class Cluster(Method):
@@ -53,7 +61,8 @@ class Cluster(Method):
     kept in units of the weights' deviation, so that an optimizer's step means the same in every tensor. The k-means
     starts from centres evenly spread over ``[min, max]``, the best of the paper's three starts: it gives the few large
     weights, which matter most, centres of their own. From optimizer step ``until`` on the codes stay, and only the
-    centroids train; before it each update makes the k-means anew, from the latent weights. Biases stay float.
+    centroids train; before it each weight takes the nearest centroid at every step, and each update makes the k-means
+    anew, from the latent weights. Biases stay float.
 
     Deep Compression, Han et al. 2015 (arXiv:1510.00149), section 3.
 
@@ -112,8 +121,11 @@ class Cluster(Method):
         return self._fit(w, np.linspace(w.min(), w.max(), self.clusters)) | {"frozen": np.float32(0)}
 
     def apply(self, w, state):
-        w, codes = ops.convert_to_tensor(w), ops.cast(state["codes"], "int32")
-        shared = ops.take(state["centroids"] * state["unit"], codes)
+        w, centroids = ops.convert_to_tensor(w), state["centroids"] * state["unit"]
+        codes = ops.cast(state["codes"], "int32")
+        if self.until:
+            codes = ops.where(ops.convert_to_tensor(state["frozen"]) > 0, codes, _nearest_now(w, centroids))
+        shared = ops.take(centroids, codes)
         if self.has_zero:
             zero = (codes == ops.cast(state["zero"], "int32")) | (w == 0)
             shared = ops.where(zero, 0.0, shared)
