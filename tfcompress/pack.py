@@ -38,7 +38,12 @@ class Packing:
 
     @property
     def entropy_bytes(self) -> float:
-        """The order-0 bound: the entropy of each tensor's stored symbols, and all else as it is packed."""
+        """The order-0 bound: the entropy of each tensor's stored symbols, and all else as it is packed.
+
+        Symbols are the stored values of 2 to 8 bits, or the entries of a codebook where the tensor is stored by one. A
+        tensor of more distinct values (floats that were not quantized) counts as packed; so do graph, names and scales.
+        Context models can go below this bound, since they know more than how often each symbol comes.
+        """
         bounded = [tensor for tensor in self.tensors if tensor.entropy_bytes is not None]
         return len(self.content) + sum(tensor.entropy_bytes - tensor.packed_bytes for tensor in bounded)
 
@@ -71,18 +76,22 @@ def packing(model) -> Packing:
         found = segments(content)
     except flatbuffer.DAMAGE as error:
         raise flatbuffer.damaged(content, error, model) from None
-    plans = _plans(content, found)
+    plans, forms = _plans(content, found)
     packed = _assemble(content, found, plans)
-    return Packing(packed, len(content), tuple(map(_listed, found, plans)))
+    return Packing(packed, len(content), tuple(map(_listed, found, plans, forms)))
 
 
-def _listed(segment: Segment, plan: tensors.Plan) -> PackedTensor:
-    bound = None if plan.form is None else tensors.entropy_bits(plan.form.counts) / 8
+def _listed(segment: Segment, plan: tensors.Plan, form) -> PackedTensor:
+    form = form if form and (form.width <= 8 or plan.form) else None  # values as many as places have no useful bound
+    bound = None if form is None else tensors.entropy_bits(form.counts) / 8
     return PackedTensor(segment.name, segment.dtype, segment.shape, segment.length, plan.name, plan.size, bound)
 
 
-def _plans(content: bytes, found: list[Segment]) -> list[tensors.Plan]:
-    """For each tensor the plan that takes the fewest bytes; those with few codes are offered to the context model."""
+def _plans(content: bytes, found: list[Segment]) -> tuple[list[tensors.Plan], list]:
+    """For each tensor the plan that takes the fewest bytes, and its codes (None: too many values).
+
+    Those with few codes are offered to the context model.
+    """
     best, forms = [], []
     for segment in found:
         raw = np.frombuffer(content, np.uint8, segment.length, segment.start)
@@ -101,7 +110,7 @@ def _plans(content: bytes, found: list[Segment]) -> list[tensors.Plan]:
         mixed = tensors.mixed(forms[i], found[i].shape, learnt)
         if mixed.size < best[i].size:
             best[i], model = mixed, learnt
-    return best
+    return best, forms
 
 
 def _assemble(content: bytes, found: list[Segment], plans: list[tensors.Plan]) -> bytes:
