@@ -153,6 +153,7 @@ class Compressed(keras.layers.Wrapper):
     def baked(self, key, canonical=False):
         """What ``strip`` writes, as numpy, in the layer's own layout (or the canonical view)."""
         w = ops.convert_to_numpy(self.methods[key].bake(self.latent(key), self.values(key)))
+        w = w + np.zeros((), w.dtype)                    # no -0 where a mask was: one zero packs in fewer bits
         return w if canonical else self.slots[key].view.back(w, np)
 
     def write(self, key, state):
