@@ -81,7 +81,7 @@ def test_least_squares_scales_by_brute_force():
     for terms, grid in ((1, 400), (2, 150)):
         scales = np.array(fitted_scales(x, terms))
         method = LeastSquaresActivation(terms)
-        error = np.mean((x - np.array(method.bake(x, method.init(x)))) ** 2)
+        error = np.mean((x - np.array(method.rounded(x, method.init(x)))) ** 2)
         tried = np.stack(np.meshgrid(*[np.linspace(0, 2, grid)] * terms), -1).reshape(-1, terms)
         codes = np.array(np.meshgrid(*[[-1, 1]] * terms)).reshape(terms, -1)
         best = min(np.mean(np.abs(x[:, None] - scale @ codes).min(1) ** 2) for scale in tried)
@@ -90,7 +90,7 @@ def test_least_squares_scales_by_brute_force():
         x = np.abs(np.random.default_rng(seed).standard_normal(2000)).astype("float32")
         method = LeastSquaresActivation(2)
         centers, codes = k_means(x, np.quantile(x, [0.125, 0.375, 0.625, 0.875]))
-        assert np.mean((x - method.bake(x, method.init(x))) ** 2) <= 1.15 * np.mean((x - centers[codes]) ** 2)
+        assert np.mean((x - method.rounded(x, method.init(x))) ** 2) <= 1.15 * np.mean((x - centers[codes]) ** 2)
     x = np.random.default_rng(1).standard_normal(9).astype("float32")
     with_sign, without = LeastSquaresActivation(3).init(x), LeastSquaresActivation(3).init(X)
     assert with_sign["scales"][-1] == 0 and with_sign["signed"] == 1
@@ -104,7 +104,7 @@ def test_the_straight_through_gradient_ends_at_the_clip(clip, limit):
     state = {"scales": np.array([1.5, 0.75, 0.0], "float32"), "signed": np.float32(1)}      # levels -2.25 ... 2.25
     x = tf.Variable([-3.1, -2.9, -1.1, -0.9, 0.2, 0.99, 2.0, 2.95, 3.05])
     with tf.GradientTape() as tape:
-        y = method.apply(x, state)
+        y = method.trained(x, state)
         total = tf.reduce_sum(y)
     assert y.numpy().tolist() == [-2.25, -2.25, -0.75, -0.75, 0.75, 0.75, 2.25, 2.25, 2.25]
     assert tape.gradient(total, x).numpy().tolist() == (np.abs(x.numpy()) <= limit).astype(float).tolist()

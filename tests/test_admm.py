@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfcompress import Chain, CompressionCallback, Constant, Prune, compress, strip
+from tfcompress import Chain, CompressionCallback, Constant, Linear, Prune, compress, strip
 from tfcompress.quantization.admm import ADMM
 from tfcompress.quantization.extragradient import ExtraGradient
 from tfcompress.quantization.projection import project
@@ -104,6 +104,30 @@ def test_pruned_weights_stay_zero_and_codes_stay_frozen_through_training():
     plain = strip(small).layers[0].kernel.numpy()
     np.testing.assert_allclose(plain, codes * after["1.scale"] * after["1.gain"], rtol=1e-6)
     assert np.mean(plain == 0) >= 0.75 and not plain[after["0.mask"] == 0].any()
+
+
+@pytest.mark.parametrize("levels, masked, frozen", [((1,), 80, 80), ((0, 1, 2, 4), 80, 40), ((1,), 75, 80)])
+def test_a_mask_that_still_grows_is_kept(levels, masked, frozen):
+    w = np.random.default_rng(0).standard_normal((20, 64)).astype("float32")
+    chain = Chain((Prune(Linear(0.8, 0, masked)), ADMM(levels, end=frozen, rounds=4)))
+    state = chain.init(w)
+    for step in range(0, 81, 5):
+        state = chain.update({"w": w}, {"w": state}, step)["w"]
+    for made in (chain.apply(w, state), chain.bake(w, state)):
+        assert np.mean(np.asarray(made) == 0) >= 0.8 and not np.asarray(made)[state["0.mask"] == 0].any()
+
+
+def test_keep_best_also_judges_where_training_ends():
+    """The weights reach the planted optimum after the last round has begun."""
+    x = np.random.default_rng(1).standard_normal((30, 4)).astype("float32")
+    planted = np.array([[1.0], [-1.0], [0.0], [1.0]], "float32")
+    y = np.ravel(x @ planted)
+    model = Regression([keras.Input((4,)), keras.layers.Dense(1, use_bias=False, name="d")])
+    method, far = ADMM((0, 1), end=10, rounds=1, keep_best=True), np.float32([[-1.0], [0.3], [0.9], [0.1]])
+    state = method.update({"d/kernel": far}, {"d/kernel": method.init(far)}, 0, model, (x, y))["d/kernel"]
+    state["u"] = np.zeros_like(far)
+    state = method.update({"d/kernel": planted}, {"d/kernel": state}, 10, model, (x, y))["d/kernel"]
+    assert loss_of(x, y, np.ravel(method.bake(planted, state))) < 1e-10
 
 
 def test_an_lstm_has_a_scale_for_each_gate():

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
+from tfcompress import ADMM, AdaptiveFloat, Chain, Cluster, Constant, Linear, Prune, QuantizationNetwork, Uniform
 from tfcompress.quantization.binary import Binary
 from tfcompress.quantization.groups import check_scales
 from tfcompress.quantization.least_squares import LeastSquares, quantized
@@ -81,10 +82,56 @@ def test_one_weight_and_equal_weights_are_exact(kind):
 
 def test_binary_and_ternary_by_hand():
     w = [[1.0, 0.0], [-3.0, 4.0]]
-    assert applied(Binary(), w).tolist() == [[2, 2], [-2, 2]]
-    assert applied(Binary("tensor"), w).tolist() == [[2, 2], [-2, 2]]
+    assert applied(Binary(), w).tolist() == [[2, 0], [-2, 4]]                             # 0 is pruned
+    assert applied(Binary("tensor"), [[1.0, -2.0], [-3.0, 2.0]]).tolist() == [[2, -2], [-2, 2]]
     assert applied(Ternary(scales="tensor"), [[3.0, -1.0], [0.1, 0.1]]).tolist() == [[2, -2], [0, 0]]
     assert applied(Binary(2), [[1.0, 3.0, 4.0, -4.0]]).tolist() == [[2, 2, 4, -4]]       # two gates
+
+
+PRUNE = Prune(Constant(0.8))
+
+
+@pytest.mark.parametrize("method", [
+    Binary(), Ternary(), TrainedTernary(), LeastSquares(1), LeastSquares(2), LeastSquares("ternary"), LeastSquares(3),
+    Cluster(2), Cluster(8), AdaptiveFloat(2, 1), Uniform(3), ADMM((1,), end=10, rounds=2),
+    QuantizationNetwork(Linear(50.0, 0, 10, initial=5.0), (-1, 1)),
+], ids=str)  # fmt: skip
+def test_pruned_weights_stay_zero_and_leave_the_scales_alone(method):
+    """Behind a mask of 80 % the others are quantized as if they stood alone: each column has 8 of 40 left."""
+    w = np.random.default_rng(6).choice([-1.0, 1.0], (40, 3)) * np.random.default_rng(7).uniform(1, 2, (40, 3))
+    chain, w = Chain((PRUNE, method)), w.astype("float32")
+    states = chain.update({"w": w}, {"w": chain.init(w)}, 0)
+    states = chain.update({"w": w}, states, 20)
+    for made in (chain.apply(w, states["w"]), chain.bake(w, states["w"])):
+        made = ops.convert_to_numpy(made)
+        assert np.array_equal(made == 0, states["w"]["0.mask"] == 0) or isinstance(method, Ternary | TrainedTernary)
+        assert not made[states["w"]["0.mask"] == 0].any()
+        assert 0.5 < np.abs(made[made != 0]).mean() < 2.5
+
+
+def test_two_bits_of_pruned_weights_are_those_of_the_others():
+    x = np.array([[0.0], [1.0], [-1.0], [0.0], [3.0], [-3.0]], "float32")
+    assert np.ravel(quantized(ops.convert_to_tensor(x), 2)).tolist() == [0, 1, -1, 0, 3, -3]
+    same = np.array([[0.0], [2.0], [-2.0]], "float32")
+    assert np.ravel(quantized(ops.convert_to_tensor(same), 2)).tolist() == [0, 2, -2]
+
+
+def test_codes_compute_with_shifts_bit_planes_and_counts():
+    """What an engine of few bits makes of the codes, in integers, is the plain product: survey section 3."""
+    rng = np.random.default_rng(8)
+    a = rng.integers(-128, 128, 97)                                              # int8 activations, an odd length
+    _, q = project(rng.standard_normal(97), (0, 1, 2, 4))
+    q = q.astype(int)
+    shifts = np.where(q == 0, 0, np.log2(np.maximum(np.abs(q), 1)).astype(int))
+    assert np.sum(np.sign(q) * (a << shifts)) == a @ q                           # powers of two: shift and add
+    _, t = project(rng.standard_normal(97), (0, 1))
+    t = t.astype(int)
+    assert a[t > 0].sum() - a[t < 0].sum() == a @ t                              # two bit planes
+    assert (t + 1) @ a - a.sum() == a @ t                                        # unsigned codes 0, 1, 2
+    _, b = project(rng.standard_normal(97), (1,))
+    s = np.sign(rng.standard_normal(97))
+    differ = np.bitwise_xor(np.packbits(b > 0), np.packbits(s > 0))
+    assert 97 - 2 * int(np.unpackbits(differ).sum()) == int(b @ s)               # xor and count
 
 
 def test_trained_ternary_gradients_by_hand():

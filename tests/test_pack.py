@@ -11,7 +11,10 @@ from packed_files import sparse_codes, tflite, unpack_in_c
 
 from tfcompress import cli
 from tfcompress.measure import storage
-from tfcompress.pack import pack, packing, unpack
+from tfcompress.pack import VERSION, pack, packing, unpack
+from tfcompress.packing import container
+from tfcompress.packing.fields import Fields
+from tfcompress.quantization.adaptive_float import AdaptiveFloat
 
 RNG = np.random.default_rng(0)
 
@@ -97,6 +100,32 @@ def test_lengths_are_not_believed():
         unpack(None)
     with pytest.raises(ValueError, match="Expected a .tflite file"):
         pack(b"PK\x03\x04 a Keras file")
+
+
+def test_a_short_file_can_not_ask_for_long_work():
+    """560 bytes that claim nine million mixed codes are refused before a code is read."""
+    count, head = 9_000_000, Fields()
+    for number in (1, 0, count):                         # one range, at the start, so long
+        head.number(number)
+    head += bytes([5, 8])                                # mixed contexts, codes of 8 bits
+    for number in (2, 127, 0, 0, count, 1):              # of two symbols; zero is the first; one row
+        head.number(number)
+    coder, main = container.write(bytes(head), [(0, b""), (count, b"")])
+    start = Fields()
+    for number in (count, len(head), len(main), 0):
+        start.number(number)
+    packed = b"TFCP" + bytes([VERSION << 4 | coder]) + bytes(4) + bytes(start) + main
+    packed += bytes(count // 2**14 + 1)
+    with pytest.raises(ValueError, match="more mixed codes than any file has"):
+        unpack(packed)
+
+
+def test_four_bit_floats_take_four_bits():
+    """AFP(2, 1): 1 + e + m bits for a weight in the packed file, or fewer, and what is around them."""
+    w = RNG.standard_normal((200, 100)).astype("float32")
+    adaptive = np.asarray(AdaptiveFloat(2, 1).apply(w, {}))
+    found = packing(tflite({"w": adaptive}))
+    assert found.tensors[0].packed_bytes <= w.size * 4 / 8 and len(found.content) <= w.size * 4 / 8 + 400
 
 
 def test_the_commands(tmp_path, capsys):

@@ -55,6 +55,13 @@ def test_outputs_move_by_the_rounding_alone(net):
     assert 0 < np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
 
 
+def test_single_numbers_are_no_grid():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(3, use_bias=False)])
+    w = np.float32([[0.3, 0.7 * 2**0.5, -1.1 * 3**0.5]])
+    model.layers[0].set_weights([w])
+    np.testing.assert_array_equal(slim(model).layers[-1].get_weights()[0], w)
+
+
 def test_a_model_that_still_trains_is_refused(net):
     with pytest.raises(ValueError, match="strip"):
         slim(compress(net, Prune(Constant(0.5))))

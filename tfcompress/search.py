@@ -139,7 +139,7 @@ class Search:
             content = self.file(picked)
             self.mixer.check_runs(self._last[1])
             accuracy = evaluate(content, *self.data).accuracy
-            amounts = self._amounts(picked, names) | {"max_drop": 100 * (self.accuracy - accuracy)}
+            amounts = self._amounts(picked, names) | {"max_drop": round(100 * (self.accuracy - accuracy), 9)}
             self._known[picked] = Tried(picked, accuracy, amounts)
         return self._known[picked]
 

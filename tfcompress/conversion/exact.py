@@ -1,4 +1,4 @@
-"""Float weights that are low-bit numbers become integers in the file, and floats again, the same ones, when it runs."""
+"""Float weights that are low-bit numbers become integers in the file, and those floats again, to 5e-7, when it runs."""
 
 import re
 from collections import Counter

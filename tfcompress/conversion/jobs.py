@@ -157,7 +157,7 @@ def judge(float_file, assignments, batches=None, ranges=None, alone=False):
 
 
 def to_exact(float_file, output, fast=False, keep_float=(), taken=None):
-    """Low-bit weights of the float file as integers, unchanged in value.
+    """Low-bit weights of the float file as integers; scale times code gives them back to 5e-7.
 
     ``taken`` says which form each tensor takes, by place: 0 the best, the number of forms for float32; None: the best.
     Returns ``{"forms": how many there are for each tensor, "notes": sentences}``.

@@ -18,7 +18,7 @@ def slim(model):
 
     Of a pruned 3-bit network what isn't codes is a large part: a float32 scale and a bias a channel. Batch norms are
     folded, then biases are rounded, and each kernel of ``scale * codes`` (one scale a tensor, gate or channel) gets a
-    rounded scale; its codes stay. A scale moves by 0.2 % at most, so judge the file that you convert from it. Kernels
+    rounded scale; its codes stay. A scale moves by 0.4 % at most, so judge the file that you convert from it. Kernels
     that are on no grid stay as they are.
 
     Args:
@@ -54,12 +54,13 @@ def rounded(values):
 
 
 def _on_rounded_scales(w):
-    """``w`` with the same codes on bfloat16 scales, in the largest groups that share one; ``w`` itself if none do.
-    """
+    """``w`` with the same codes on bfloat16 scales, in the largest groups that share one; else ``w`` itself."""
     gates = [GATES] if w.shape[-1] % GATES == 0 else []
     for scales in ("tensor", *gates, "channel"):
-        parts = [grid(part) for part in members(w, scales)]
-        if all(part is not None for part in parts):
+        groups = members(w, scales)
+        parts = [grid(part) for part in groups]
+        telling = max(np.count_nonzero(part) for part in groups) > 1     # a single number is on a grid of its own
+        if telling and all(part is not None for part in parts):
             codes = np.stack([codes * rounded(scale) for codes, scale in parts]).astype("float32")
             return gathered(codes, w.shape, scales)
     return w

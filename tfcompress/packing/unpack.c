@@ -1216,7 +1216,8 @@ static int header_read(header *h, reader *r, size_t packed_size) {
     h->main = number(r, ANY);
     h->mixed = number(r, ANY);
     h->rest = h->coder ? number(r, h->size) : 0;
-    if (r->bad || h->coder > 1 || (uint64_t)(size_t)h->size != h->size) return TFCP_DAMAGED;
+    if (r->bad || h->coder > 1 || h->size >= SIZE_MAX) return TFCP_DAMAGED;
+    if (h->rest >= SIZE_MAX || h->head >= SIZE_MAX - h->rest) return TFCP_DAMAGED; /* what is allocated, on 32 bits too */
     return TFCP_OK;
 }
 

@@ -42,8 +42,13 @@ class Place:
         return length(self.zero, self.row, self.filter // self.row)
 
 
+MOST_CODES = 2**23  # W_MOST of unpack.c: the packer mixes far fewer, and each costs a microsecond to read
+
+
 def read_place(fields: Reader, count: int, kinds: int) -> Place:
     """What `Place.write` wrote."""
+    if count > MOST_CODES:
+        raise ValueError("more mixed codes than any file has")
     zero, row = fields.number(kinds - 1), fields.number(max(count, 1))
     columns = row * fields.number(max(count, 1))
     if not 0 < row <= columns <= max(count, 1):

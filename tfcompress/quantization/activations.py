@@ -78,7 +78,7 @@ class LeastSquaresActivation(Config):
         ValueError: bits, momentum or clip out of range.
 
     >>> method, x = LeastSquaresActivation(1), np.array([0.0, 0.1, 0.2, 1.0, 1.2], "float32")
-    >>> (method.bake(x, method.init(x)).numpy() * 10).round(3).tolist()      # the best two values
+    >>> (method.rounded(x, method.init(x)).numpy() * 10).round(3).tolist()      # the best two values
     [1.0, 1.0, 1.0, 11.0, 11.0]
     """
 
@@ -107,17 +107,17 @@ class LeastSquaresActivation(Config):
         new = refitted(ops.take(flat, places), ops.convert_to_tensor(state["scales"]))
         return {"scales": self.momentum * state["scales"] + (1 - self.momentum) * new}
 
-    def bake(self, x, state):
+    def rounded(self, x, state):
         scales = ops.convert_to_tensor(state["scales"])
         return sum(scales[i] * s for i, s in enumerate(sign_vectors(x, scales)))
 
-    def apply(self, x, state):
+    def trained(self, x, state):
         limit = self.clip
         if limit is None:
             scales = state["scales"]
             limit = ops.sum(scales) + ops.where(ops.cast(state["signed"], "bool"), scales[-2], scales[-1])
         passed = x * ops.cast(ops.abs(x) <= limit, x.dtype)
-        return straight_through(passed, ops.stop_gradient(self.bake(x, state)))
+        return straight_through(passed, ops.stop_gradient(self.rounded(x, state)))
 
 
 @serializable
@@ -155,13 +155,13 @@ class QuantizedActivation(keras.layers.Layer):
     def call(self, x, training=False):
         state = {name: variable.value for name, variable in self.state}
         if not training:
-            return self.quantizer.bake(x, state)
+            return self.quantizer.rounded(x, state)
         new = self.quantizer.moved(x, state, self.step.value)
         for name, variable in self.state:
             if name in new:
                 variable.assign(new[name])
         self.step.assign(self.step + 1)
-        return self.quantizer.apply(x, state | new)
+        return self.quantizer.trained(x, state | new)
 
     def compute_output_shape(self, input_shape):
         return input_shape

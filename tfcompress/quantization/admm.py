@@ -32,7 +32,7 @@ class ADMM(Method):
         rho: penalties of the first and of the last round, geometric between them; the last one far above the loss's
             curvature, so that w ends at z.
         keep_best: at each round the loss on ``CompressionCallback(data=(x, y))`` is taken with the weights at z, and
-            the best z of all rounds is what is frozen in the end.
+            the best z, of all rounds and the end, is what is frozen.
 
     Raises:
         ValueError: levels that don't grow, end <= begin, rounds < 1, rho that is not 0 < first <= last.
@@ -101,13 +101,18 @@ class ADMM(Method):
         w = ops.convert_to_tensor(w)
         scale = spread(state["scale"] * ops.convert_to_tensor(state["gain"]), w.shape, self.scales)
         fixed = state["z"] * scale + (w - ops.stop_gradient(w))          # z holds the codes once they are frozen
+        fixed = ops.where(w == 0, 0.0, fixed)            # pruned since
         return ops.where(ops.convert_to_tensor(state["frozen"]) > 0, fixed, w)
 
     def bake(self, w, state):
         """Before the end: where the weights would land."""
         if state["frozen"] > 0:
             return self.apply(w, state)
-        scale, codes = project_groups(ops.convert_to_numpy(w) + np.asarray(state["u"]), self.levels, self.scales)
+        return self._nearest(ops.convert_to_numpy(w), np.asarray(state["u"]))
+
+    def _nearest(self, w, u):
+        """The projection of ``w + u``; what is exactly 0 in ``w`` is pruned, whatever ``u`` remembers of it."""
+        scale, codes = project_groups(np.where(w == 0, 0, w + u), self.levels, self.scales)
         return codes * spread(scale, codes.shape, self.scales, np)
 
     def penalty(self, w, state):
@@ -129,24 +134,23 @@ class ADMM(Method):
             return states
         due = np.float32(self._due(step))
         if step >= self.end:
-            return {path: states[path] | self._frozen(w, states[path]) | {"round": due} for path, w in weights.items()}
+            last = {path: states[path] | {"z": self._nearest(w, states[path]["u"])} for path, w in weights.items()}
+            if self.keep_best:
+                self._remember(last, model, data)
+            return {path: state | self._frozen(state) | {"round": due} for path, state in last.items()}
         rho, new = self._rho(int(due)), {}
         for path, w in weights.items():
             u = states[path]["u"]
-            scale, codes = project_groups(w + u, self.levels, self.scales)
-            z = codes * spread(scale, w.shape, self.scales, np)
+            z = self._nearest(w, u)
             u = (u + w - z) * (states[path]["rho"] / rho)                # before the first round rho is 0
             new[path] = states[path] | {"z": z, "u": u, "rho": rho, "round": due}
         if self.keep_best:
             self._remember(new, model, data)
         return new
 
-    def _frozen(self, w, state):
-        """The codes and scales of the best z, or of where the weights are now."""
-        v = w + state["u"]
-        if self.keep_best and np.isfinite(state["best_loss"]):
-            v = state["best"]
-        scale, codes = project_groups(v, self.levels, self.scales)
+    def _frozen(self, state):
+        """The codes and scales of the best z, or of the last one."""
+        scale, codes = project_groups(state["best"] if self.keep_best else state["z"], self.levels, self.scales)
         return {"z": codes, "u": np.zeros_like(codes), "rho": np.float32(0), "frozen": np.float32(1), "scale": scale}
 
     def _remember(self, states, model, data):

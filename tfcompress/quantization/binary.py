@@ -11,10 +11,10 @@ from tfcompress.quantization.groups import check_scales, grouped
 @serializable
 @dataclass(frozen=True)
 class Binary(Method):
-    """Forward ``alpha * sign(w)``, ``alpha = mean|w|`` of the group; gradient straight through; ``sign(0) = 1``.
+    """Forward ``alpha * sign(w)``, ``alpha = mean|w|`` of the group; gradient straight through.
 
     Rastegari et al. 2016, XNOR-Net's binary-weight networks (arXiv:1603.05279): the nearest binary point to ``w``.
-    For pruned weights that stay zero: ``Chain((Binary(), Prune(...)))``.
+    Weights that are exactly 0 stay 0, and out of the mean: they are pruned.
 
     Args:
         scales: "channel" (one scale an output channel), "tensor", or a number of groups along the last axis (4: the
@@ -34,5 +34,6 @@ class Binary(Method):
     def apply(self, w, state):
         w = ops.convert_to_tensor(w)
         parts = grouped(w, self.scales)
-        alpha = ops.mean(ops.abs(parts), axis=(0, 2), keepdims=True)
-        return straight_through(w, ops.reshape(ops.where(parts >= 0, alpha, -alpha), w.shape))
+        count = ops.maximum(ops.sum(ops.cast(parts != 0, "float32"), axis=(0, 2), keepdims=True), 1.0)
+        alpha = ops.sum(ops.abs(parts), axis=(0, 2), keepdims=True) / count
+        return straight_through(w, ops.reshape(alpha * ops.sign(parts), w.shape))

@@ -111,7 +111,9 @@ class Cluster(Method):
             zero = int(np.argmin(np.abs(centers)))
             centers = np.array(centers, "float64")
             centers[zero] = 0.0
-        centers, codes = k_means(w, centers, zero)
+        members = w if self.has_zero or self.keep_zero is False else w[w != 0]
+        centers, _ = k_means(members, centers, zero)
+        codes = nearest(w, centers)
         unit = float(np.std(w, dtype="float64")) or 1.0
         return {"centroids": (centers / unit).astype("float32"), "codes": codes.astype("float32"),
                 "zero": np.float32(-1 if zero is None else zero), "unit": np.float32(unit)}
@@ -127,8 +129,9 @@ class Cluster(Method):
             codes = ops.where(ops.convert_to_tensor(state["frozen"]) > 0, codes, _nearest_now(w, centroids))
         shared = ops.take(centroids, codes)
         if self.has_zero:
-            zero = (codes == ops.cast(state["zero"], "int32")) | (w == 0)
-            shared = ops.where(zero, 0.0, shared)
+            shared = ops.where(codes == ops.cast(state["zero"], "int32"), 0.0, shared)
+        if self.keep_zero is not False:
+            shared = ops.where(w == 0, 0.0, shared)
         return shared + (w - ops.stop_gradient(w))
 
     def idle(self, states, step):

@@ -12,7 +12,8 @@ class ExtraGradient(keras.optimizers.Optimizer):
 
     Two optimizer steps, so two batches, make one step of the method: odd ones predict, even ones correct. Korpelevich
     1976; what Leng et al. 2018 (arXiv:1707.09870) train ADMM's weights with. On our least-squares problems it was no
-    better than plain gradient descent; it is here to be tried.
+    better than plain gradient descent; it is here to be tried. Who writes a weight between the two steps is undone by
+    the second: let ``CompressionCallback(every=...)`` go by an even number.
 
     Args:
         learning_rate: of both halves, a float or a schedule.

@@ -15,12 +15,20 @@ def signs(x):
     return ops.where(x >= 0, ops.ones_like(x), -ops.ones_like(x))
 
 
-def one_bit(x):
-    """The best scale, (1, groups), of ``v * sign(x)`` for the columns of ``x``: the mean magnitude."""
-    return ops.mean(ops.abs(x), axis=0, keepdims=True)
+def one_bit(x, pruned=False):
+    """The best scale, (1, groups), of ``v * sign(x)`` for the columns of ``x``: the mean magnitude.
+
+    With ``pruned``, here and below, zeros are no members: they stay 0.
+    """
+    total = ops.sum(ops.abs(x), axis=0, keepdims=True)
+    return total / (ops.maximum(_nonzeros(x), 1) if pruned else x.shape[0])
 
 
-def two_bits(x):
+def _nonzeros(x):
+    return ops.sum(ops.cast(x != 0, x.dtype), axis=0, keepdims=True)
+
+
+def two_bits(x, pruned=False):
     """The best ``(v1, v2)``, v1 >= v2 >= 0, each (1, groups), for the columns of ``x`` (members, groups).
 
     With ``s2 = sign(|x| - v1)`` the levels of ``|x|`` are v1 - v2 and v1 + v2: the optimal two means of ``|x|``, found
@@ -35,9 +43,11 @@ def two_bits(x):
     if count == 1:
         return size, ops.zeros_like(size)
     sums = ops.cumsum(ops.cast(size, "float64"), axis=0)
-    low, number = sums[:-1], ops.cast(ops.reshape(ops.arange(1, count), (-1, 1)), "float64")
+    zeros = ops.cast(count - _nonzeros(x), "float64") if pruned else 0.0     # they come first
+    low, number = sums[:-1], ops.cast(ops.reshape(ops.arange(1, count), (-1, 1)), "float64") - zeros
     high = sums[-1:] - low
-    c_low, c_high = low / number, high / (count - number)
+    c_high = high / ops.minimum(count - zeros - number, ops.maximum(count - zeros, 1.0))
+    c_low = ops.where(number > 0, low / ops.maximum(number, 1.0), c_high)    # nothing below: both means are one
     best = ops.argmax(c_low * low + c_high * high, axis=0, keepdims=True)
     lower, upper = (ops.take_along_axis(c, best, axis=0) for c in (c_low, c_high))
     return ops.cast((upper + lower) / 2, x.dtype), ops.cast((upper - lower) / 2, x.dtype)
@@ -67,13 +77,14 @@ def quantized(x, kind):
         scale, bound = ternary(x)
         return ops.where(ops.abs(x) >= bound, scale * ops.sign(x), 0.0)
     if kind == 2:
-        v1, v2 = two_bits(x)
+        v1, v2 = two_bits(x, pruned=True)
         first = v1 * signs(x)
-        return first + v2 * signs(x - first)
+        return ops.where(x == 0, 0.0, first + v2 * signs(x - first))
+    stays = ops.cast(x != 0, x.dtype)
     total = ops.zeros_like(x)
     for _ in range(kind):
-        rest = x - total
-        total = total + one_bit(rest) * signs(rest)
+        rest = (x - total) * stays
+        total = total + one_bit(rest, pruned=True) * signs(rest) * stays
     return total
 
 
@@ -85,7 +96,7 @@ class LeastSquares(Method):
     1 bit and 2 bits are the optimum (``mean|w|``; two means of ``|w|``), "ternary" is the optimum with ``v1 = v2``;
     from 3 bits on each vector is the best for what the ones before leave (greedy). Relative squared errors for normal
     weights, 1 to 4 bits: .3646, .1183, .0594, .0338; ternary .1913. Pouransari et al. 2020, "Least squares binary
-    quantization of neural networks" (arXiv:2001.02786).
+    quantization of neural networks" (arXiv:2001.02786). Weights that are exactly 0 stay 0: they are pruned.
 
     Args:
         kind: 1, 2, "ternary", or 3 to 8.

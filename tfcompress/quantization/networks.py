@@ -133,18 +133,24 @@ class QuantizationNetwork(Method):
     def _steps(self, state):
         return ops.exp(state["log_alpha"]), ops.exp(state["log_beta"]), state["thresholds"], self.levels
 
+    def trained(self, x, state):
+        """What training sees of weights or activations: soft values, from the schedule's end on hard ones."""
+        x = ops.cast(ops.convert_to_tensor(x), "float32")
+        soft = soft_quantized(x, *self._steps(state), state["temperature"])
+        return straight_through(soft, ops.where(ops.cast(state["hard"], "bool"), self.rounded(x, state), soft))
+
+    def rounded(self, x, state):
+        """The hard values of weights or activations."""
+        return hard_quantized(ops.cast(ops.convert_to_tensor(x), "float32"), *self._steps(state))
+
     def _kept(self, w, quantized):
-        return quantized if 0 in self.levels else ops.where(w == 0, 0.0, quantized)
+        return quantized if 0 in self.levels else ops.where(ops.convert_to_tensor(w) == 0, 0.0, quantized)
 
     def apply(self, w, state):
-        w = ops.cast(ops.convert_to_tensor(w), "float32")
-        soft = soft_quantized(w, *self._steps(state), state["temperature"])
-        hard = hard_quantized(w, *self._steps(state))
-        return self._kept(w, straight_through(soft, ops.where(ops.cast(state["hard"], "bool"), hard, soft)))
+        return self._kept(w, self.trained(w, state))
 
     def bake(self, w, state):
-        w = ops.cast(ops.convert_to_tensor(w), "float32")
-        return self._kept(w, hard_quantized(w, *self._steps(state)))
+        return self._kept(w, self.rounded(w, state))
 
     def idle(self, states, step):
         return all(state["hard"] for state in states.values())

@@ -13,8 +13,9 @@ from tfcompress.quantization.groups import check_scales, grouped
 class Ternary(Method):
     """Forward ``alpha * (w > delta) - alpha * (w < -delta)``; gradient straight through.
 
-    ``delta = threshold * mean|w|`` and ``alpha`` the mean size of the weights beyond it, of each group. Li et al. 2016,
-    ternary weight networks (arXiv:1605.04711); the best threshold, not a rule of thumb: ``LeastSquares("ternary")``.
+    ``delta = threshold * mean|w|`` and ``alpha`` the mean size of the weights beyond it, of each group; weights that
+    are exactly 0 are pruned, and in neither mean. Li et al. 2016, ternary weight networks (arXiv:1605.04711); the best
+    threshold, not a rule of thumb: ``LeastSquares("ternary")``.
 
     Args:
         threshold: times the mean magnitude, >= 0; the paper's 0.7 is best for normal weights.
@@ -40,7 +41,8 @@ class Ternary(Method):
         w = ops.convert_to_tensor(w)
         parts = grouped(w, self.scales)
         size = ops.abs(parts)
-        beyond = ops.cast(size > self.threshold * ops.mean(size, axis=(0, 2), keepdims=True), "float32")
+        living = ops.maximum(ops.sum(ops.cast(parts != 0, "float32"), axis=(0, 2), keepdims=True), 1.0)
+        beyond = ops.cast(size > self.threshold * ops.sum(size, axis=(0, 2), keepdims=True) / living, "float32")
         count = ops.maximum(ops.sum(beyond, axis=(0, 2), keepdims=True), 1.0)
         alpha = ops.sum(beyond * size, axis=(0, 2), keepdims=True) / count
         return straight_through(w, ops.reshape(alpha * beyond * ops.sign(parts), w.shape))
