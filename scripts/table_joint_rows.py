@@ -9,7 +9,7 @@ from android_bench.store import write_file
 
 TABLE = Path(__file__).resolve().parent / "results" / "table_joint.md"
 COLUMNS = ("net", "control", "parameters", "seeds", "float32 accuracy %", "points", "zeros %", "float32 .tflite",
-           "exact .tflite", "gzip", "packed", "entropy bound", "times smaller")  # fmt: skip
+           "exact .tflite", "gzip", "packed", "order-0 entropy", "times smaller")  # fmt: skip
 
 
 def points(row: dict) -> float:
