@@ -3,12 +3,12 @@
     scripts/bench_pack.py [KIND ...]     float32, int8 or sparse; rows go to scripts/results/bench_pack.jsonl
 """
 
+import argparse
 import datetime
 import gzip
 import json
 import lzma
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -22,8 +22,11 @@ ROWS = Path(__file__).parent / "results" / "bench_pack.jsonl"
 LAYERS, SIDE = 6, 2040  # 25 million weights
 
 
-def main(arguments):
-    for kind in arguments or ("float32", "int8", "sparse"):
+KINDS = ("float32", "int8", "sparse")
+
+
+def main(options):
+    for kind in options.kinds or KINDS:
         measure(kind, tflite(list(layers(kind))))
 
 
@@ -83,4 +86,6 @@ def measure(kind, content):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kinds", nargs="*", choices=[[], *KINDS], metavar="KIND", help=", ".join(KINDS))
+    main(parser.parse_args())
