@@ -9,17 +9,16 @@ ternary" two (its negative one differs), "2-bit least squares" four levels a cha
 """
 
 import argparse
-import json
 import os
 import statistics
-import sys
 import tempfile
 import warnings
 from pathlib import Path
 
+from android_bench.store import Store
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.insert(0, str(Path(__file__).parents[1]))
-RESULTS = Path(__file__).parent / "results" / "bench_lowbit_latency.jsonl"
+RESULTS, KEY = Path(__file__).parent / "results" / "bench_lowbit_latency.jsonl", ("net", "levels", "file", "round")
 PLAIN = ("float32", "float16", "dynamic", "int8")
 NETS = ("cnn", "fc")
 LEVELS = ("ternary", "trained ternary", "2-bit least squares")
@@ -100,15 +99,13 @@ def measure(net, rounds, folder):
 
     from android_bench import host
 
-    RESULTS.parent.mkdir(exist_ok=True)
-    done = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
-    known = {(row["net"], row["levels"], row["file"], row["round"]) for row in done}
-    if all((net, "ternary", "exact", number) in known for number in range(rounds)):
+    store = Store(RESULTS, key=KEY)
+    if all((net, "ternary", "exact", number) in store for number in range(rounds)):
         return
     made = files(net)
     for number in range(rounds):
         for (levels, name), (content, agreement) in made.items():
-            if (net, levels, name, number) in known:
+            if (net, levels, name, number) in store:
                 continue
             path = folder / "file.tflite"
             path.write_bytes(content)
@@ -121,13 +118,12 @@ def measure(net, rounds, folder):
                 row[f"{kernels}_p50_us"], row[f"{kernels}_min_us"] = seen.latency_p50_us, seen.latency_min_us
                 row[f"{kernels}_init_us"], row[f"{kernels}_memory_bytes"] = seen.init_us, seen.peak_memory_bytes
             row |= {"cpu": seen.facts["cpu"], "load": os.getloadavg()[0], "versions": seen.versions}
-            with RESULTS.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            store.append(row)
             print(f"{net} {levels}, {name}, round {number + 1}: {row['xnnpack_p50_us']:.0f} us", flush=True)
 
 
 def show():
-    rows = [json.loads(line) for line in RESULTS.read_text().splitlines()]
+    rows = Store(RESULTS, key=KEY).read()
     print("Median over the rounds of each round's median, one thread; ratio to float32 with the same kernels.\n")
     for net in NETS:
         mine = [row for row in rows if row["net"] == net]

@@ -1,12 +1,11 @@
 """How long packing takes: files of about 100 MB, beside gzip -9 and xz in the same run.
 
-    scripts/bench_pack.py [KIND ...]     float32, int8 or sparse; rows go to scripts/results/bench_pack.jsonl
+    scripts/bench_pack.py [KIND ...]     float32, int8 or sparse; the latest row of each is in results/bench_pack.jsonl
 """
 
 import argparse
 import datetime
 import gzip
-import json
 import lzma
 import os
 import time
@@ -16,12 +15,11 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from android_bench.store import Store
 from tfcompress.pack import packing, unpack
 
-ROWS = Path(__file__).parent / "results" / "bench_pack.jsonl"
+RESULTS = Path(__file__).parent / "results" / "bench_pack.jsonl"
 LAYERS, SIDE = 6, 2040  # 25 million weights
-
-
 KINDS = ("float32", "int8", "sparse")
 
 
@@ -79,10 +77,9 @@ def measure(kind, content):
         "gunzip": timed(gzip.decompress, zipped)[1],
         "xz -6": xz_time, "unxz": timed(lzma.decompress, xz)[1],
     }  # fmt: skip
-    ROWS.parent.mkdir(exist_ok=True)
-    with open(ROWS, "a") as file:
-        file.write(json.dumps(row) + "\n")
-    print(json.dumps(row), flush=True)
+    store = Store(RESULTS, key=("kind",))
+    store.rewrite([*(old for old in store.read() if old["kind"] != kind), row])
+    print(row, flush=True)
 
 
 if __name__ == "__main__":

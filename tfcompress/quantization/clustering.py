@@ -9,10 +9,10 @@ from keras import ops
 from tfcompress.method import Method, serializable
 
 
-def nearest(values, centers):
+def nearest_center(values, centers):
     """Index of the nearest of the ascending ``centers`` for each value, int64; a tie takes the lower one.
 
-    >>> nearest(np.array([0.1, 0.6, 0.5, 9.0]), np.array([0.0, 1.0])).tolist()
+    >>> nearest_center(np.array([0.1, 0.6, 0.5, 9.0]), np.array([0.0, 1.0])).tolist()
     [0, 1, 0, 1]
     """
     return np.searchsorted((centers[1:] + centers[:-1]) / 2, values)
@@ -41,7 +41,7 @@ def k_means(values, centers, fixed=None, steps=100):
         if np.array_equal(new, centers):
             break
         centers = new
-    return centers, nearest(np.asarray(values, "float64"), centers)
+    return centers, nearest_center(np.asarray(values, "float64"), centers)
 
 
 def _nearest_now(w, centroids):
@@ -113,7 +113,7 @@ class Cluster(Method):
             centers[zero] = 0.0
         members = w if self.has_zero or self.keep_zero is False else w[w != 0]
         centers, _ = k_means(members, centers, zero)
-        codes = nearest(w, centers)
+        codes = nearest_center(w, centers)
         unit = float(np.std(w, dtype="float64")) or 1.0
         return {"centroids": (centers / unit).astype("float32"), "codes": codes.astype("float32"),
                 "zero": np.float32(-1 if zero is None else zero), "unit": np.float32(unit)}

@@ -104,7 +104,6 @@ class LeastSquares(Method):
             gates of an LSTM).
 
     >>> import numpy as np
-    >>> import numpy as np
     >>> w = np.array([[1.0], [-1.0], [3.0], [-3.0], [0.5], [-3.5]], "float32")
     >>> [round(float(v), 3) for v in np.ravel(LeastSquares(2).apply(w, {}))]
     [0.833, -0.833, 3.167, -3.167, 0.833, -3.167]

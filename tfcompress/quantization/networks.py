@@ -66,7 +66,7 @@ def check_temperature(schedule):
                          f"Linear(200, begin=0, end=2000, initial=5). Received: {schedule!r}.")
 
 
-def check_levels(levels):
+def check_ascending(levels):
     whole = len(levels) > 1 and all(type(v) is int for v in levels) and list(levels) == sorted(set(levels))
     if not whole or (levels[0] != 0 and levels != tuple(-v for v in reversed(levels))):
         raise ValueError("`levels` are ascending whole numbers that mirror each other, (-1, 0, 1), or start at 0, for "
@@ -113,7 +113,7 @@ class QuantizationNetwork(Method):
 
     def __post_init__(self):
         object.__setattr__(self, "levels", tuple(self.levels))           # JSON gives a list back
-        check_levels(self.levels)
+        check_ascending(self.levels)
         check_temperature(self.schedule)
 
     @property
