@@ -74,24 +74,39 @@ def two_paths():
     return model, x, np.array(model(x))
 
 
-def mean_squared(model, x, y, many):
-    """The loss with ``many`` bits for "much" and what is left of nine for "little", each in its best format."""
+def predicted(model, x, many):
+    """The outputs with ``many`` bits for "much" and what is left of nine for "little", each in its best format."""
     rules = []
     for name, bits in (("much", many), ("little", 9 - many)):
         w = model.get_layer(name).kernel.numpy()
         formats = [AdaptiveFloat(e, bits - 1 - e) for e in range(min(5, bits - 1) + 1)]
         rules.append((name, min(formats, key=lambda m, w=w: np.mean((np.array(m.apply(w, {})) - w) ** 2))))
-    return np.mean((np.array(strip(compress(model, rules))(x)) - y) ** 2)
+    return np.array(strip(compress(model, rules))(x))
 
 
 def test_the_layer_that_matters_gets_the_bits_as_brute_force_says():
     model, x, y = two_paths()
     rules = choose_bits(model, (x, y), bits_per_weight=4.5, trials=20)
     bits = {path: method.bits for path, method in rules}
-    losses = {many: mean_squared(model, x, y, many) for many in range(2, 8)}         # every way to spend nine bits
+    losses = {many: np.mean((predicted(model, x, many) - y) ** 2) for many in range(2, 8)}  # all ways to spend 9
     assert min(losses, key=losses.get) == 7 == bits["much/kernel"] and bits["little/kernel"] == 2
     plain = strip(compress(model, rules))
     np.testing.assert_allclose(np.mean((np.array(plain(x)) - y) ** 2), losses[7], rtol=1e-4)
+
+
+@pytest.mark.parametrize("sparse", [True, False], ids=["labels", "one hot"])
+def test_accuracy_judges_where_the_loss_would_choose_another_way(sparse):
+    model, x, y = two_paths()
+    y = np.argmax(y, -1)
+    from_logits = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(loss=from_logits if sparse else keras.losses.CategoricalCrossentropy(from_logits=True))
+    rules = choose_bits(model, (x, y if sparse else np.eye(16)[y]), bits_per_weight=4.5, by="accuracy", trials=20)
+    logits = {many: predicted(model, x, many) for many in range(2, 8)}
+    wrong = {many: np.mean(np.argmax(logits[many], -1) != y) for many in logits}
+    losses = {many: float(from_logits(y, logits[many])) for many in logits}
+    assert dict(rules)["much/kernel"].bits == min(wrong, key=wrong.get) != min(losses, key=losses.get)
+    with pytest.raises(ValueError, match="Received: by='f1'"):
+        choose_bits(model, (x, y), by="f1")
 
 
 def test_a_budget_that_no_format_fits_is_refused():

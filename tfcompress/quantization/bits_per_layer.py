@@ -71,18 +71,20 @@ def bayesian_minimum(objective, points, trials, *, seed=0, first=(), patience=No
     return min(known, key=known.get), known
 
 
-def choose_bits(model, data, bits_per_weight=4.0, *, trials=40, include_head=False, seed=0):
+def choose_bits(model, data, bits_per_weight=4.0, *, by="loss", trials=40, include_head=False, seed=0):
     """Rules for ``compress`` that give each kernel an ``AdaptiveFloat`` of its own bits, in a budget for all together.
 
     Each kernel and number of bits (2..8) gets the exponent and mantissa bits of the least squared error. Which kernel
-    gets how many bits is found by Bayesian optimization of the loss on ``data``, over 512 ways to spend the budget. The
-    same bits everywhere is the first of them, the least sum of the kernels' relative errors the second: the result is
-    never worse than both there. Train behind it: ``compress(model, choose_bits(model, (x, y)))``.
+    gets how many bits is found by Bayesian optimization of the loss, or the accuracy, on ``data``, over 512 ways to
+    spend the budget. The same bits everywhere is the first of them, the least sum of the kernels' relative errors the
+    second: the result is never worse than both there. Train behind it: ``compress(model, choose_bits(model, (x, y)))``.
 
     Args:
-        model: a trained Functional or Sequential model, compiled: its loss judges.
+        model: a trained Functional or Sequential model, compiled: with its loss.
         data: ``(x, y)`` as ``fit`` takes them, some hundred samples that are not used to judge the result.
         bits_per_weight: budget, at least 2: all chosen kernels together take at most so many bits a weight.
+        by: ``"loss"``, which tells ways apart that classify alike, or ``"accuracy"`` of a classifier (Keras's metric;
+            of several outputs, the mean), which leaves such ways to the loss.
         trials: evaluations of the network at most.
         include_head: also the kernels of the layers that make the model's outputs.
 
@@ -90,7 +92,8 @@ def choose_bits(model, data, bits_per_weight=4.0, *, trials=40, include_head=Fal
         ``[(regex of the tensor's path, AdaptiveFloat)]``, in the model's order.
 
     Raises:
-        ValueError: a budget below 2 bits a weight, no kernels, a model that isn't compiled, a loss that isn't a number.
+        ValueError: a budget below 2 bits a weight, no kernels, a model that isn't compiled, a loss that isn't a number,
+            ``by`` that is neither.
 
     Liu et al., ICCV 2021 ("Adaptive Floating-Point"), whose code anneals a score of the weights alone instead.
 
@@ -104,6 +107,8 @@ def choose_bits(model, data, bits_per_weight=4.0, *, trials=40, include_head=Fal
     check_plain(model)
     if not model.compiled:
         raise ValueError(f"Model '{model.name}' is not compiled. Call model.compile(loss=...): the loss judges.")
+    if by not in ("loss", "accuracy"):
+        raise ValueError(f"Expected by='loss' or 'accuracy'. Received: by={by!r}.")
     spared = set() if include_head else head(model)
     found = {f"{path}/{key}": pair for path, layer in leaves(model) if id(layer) not in spared
              for key, pair in kernels(layer).items()}
@@ -117,8 +122,8 @@ def choose_bits(model, data, bits_per_weight=4.0, *, trials=40, include_head=Fal
     formats = [_formats(view.to(read(variable), np)) for variable, view in found.values()]
     errors = np.array([[error for _, _, error in own] for own in formats])
     pool = allocations(errors, sizes, int(bits_per_weight * sizes.sum()), np.random.default_rng(seed))
-    loss = _judge(model, list(found), formats, data)
-    best, _ = bayesian_minimum(lambda i: loss(pool[i]), pool, trials, seed=seed, first=(0, 1)[:len(pool)])
+    judged = _judge(model, list(found), formats, data, by)
+    best, _ = bayesian_minimum(lambda i: judged(pool[i]), pool, trials, seed=seed, first=(0, 1)[:len(pool)])
     methods = [own[bits - FEWEST][0] for own, bits in zip(formats, pool[best], strict=True)]
     return [(re.escape(path), method) for path, method in zip(found, methods, strict=True)]
 
@@ -176,20 +181,24 @@ def _filled(bits, sizes, budget, rng):
         bits[rng.choice(fits)] += 1
 
 
-def _judge(model, paths, formats, data):
-    """``loss(bits)`` of the network on ``data`` with so many bits for each of ``paths``."""
-    x, y = data
+def _judge(model, paths, formats, data, by):
+    """``judged(bits)``, as low as possible: the network on ``data`` with so many bits for each of ``paths``."""
+    (x, y), samples = data, len(keras.tree.flatten(data)[0])
     twin = clone(model, copy_layer)
-    twin.compile(loss=model.loss, loss_weights=model.get_compile_config().get("loss_weights"))
+    twin.compile(loss=model.loss, loss_weights=model.get_compile_config().get("loss_weights"),
+                 metrics={name: ["accuracy"] for name in model.output_names} if by == "accuracy" else None)  # fmt: skip
     own = {f"{path}/{key}": pair for path, layer in leaves(twin) for key, pair in kernels(layer).items()}
 
-    def loss(bits):
+    def judged(bits):
         for path, formats_of, number in zip(paths, formats, bits, strict=True):
             variable, view = own[path]
             variable.assign(view.back(formats_of[number - FEWEST][1], np))
-        value = float(keras.tree.flatten(twin.evaluate(x, y, batch_size=256, verbose=0))[0])
-        if not np.isfinite(value):
-            raise ValueError(f"The loss of model '{model.name}' on `data` is not a number. Received: {value}.")
-        return value
+        found = twin.evaluate(x, y, batch_size=256, verbose=0, return_dict=True)
+        if not np.isfinite(found["loss"]):
+            raise ValueError(f"The loss of model '{model.name}' on `data` is not a number. Received: {found['loss']}.")
+        if by == "loss":
+            return found["loss"]
+        wrong = 1 - np.mean([value for name, value in found.items() if name.endswith("accuracy")])
+        return wrong + np.arctan(found["loss"]) / (np.pi * samples)            # less than one sample: for ties alone
 
-    return loss
+    return judged
