@@ -1,6 +1,7 @@
 """Minimal `.tflite` files of given constants, and the C decoder compiled once a process."""
 
 import functools
+import os
 import shutil
 import subprocess
 import tempfile
@@ -38,13 +39,14 @@ def sparse_codes(rng, shape, density, levels=(-4, -2, -1, 1, 2, 4)) -> np.ndarra
 
 
 @functools.cache
-def decoder(sanitized: bool = False) -> str:
-    """The path of the compiled `unpack` command."""
+def decoder(sanitized: bool = False, forged: bool = False) -> str:
+    """The path of the compiled `unpack` command; `forged`: it does not look at the checksum."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("no C compiler (cc, gcc) on this machine")
     path = Path(tempfile.mkdtemp()) / "unpack"
     flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1"] if sanitized else ["-O2"]
+    flags += ["-DFUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION"] if forged else []
     command = [compiler, "-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", *flags, "-DTFCP_MAIN", "-o", str(path)]
     found = subprocess.run([*command, str(SOURCE)], capture_output=True, text=True)
     if sanitized and found.returncode and "asan" in found.stderr:
@@ -53,10 +55,12 @@ def decoder(sanitized: bool = False) -> str:
     return str(path)
 
 
-def unpack_in_c(packed: bytes, sanitized: bool = False) -> tuple[int, bytes, str]:
-    """Exit code, unpacked bytes, what it said."""
+def unpack_in_c(packed: bytes, sanitized: bool = False, forged: bool = False) -> tuple[int, bytes, str]:
+    """Exit code, unpacked bytes, what it said; all memory it gets is dirty."""
+    dirty = os.environ | {"MALLOC_PERTURB_": "165", "ASAN_OPTIONS": f"max_malloc_fill_size={2**30}:malloc_fill_byte=90"}
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "in.tfcp", Path(folder) / "out.tflite"
         source.write_bytes(packed)
-        done = subprocess.run([decoder(sanitized), source, target], capture_output=True, text=True, timeout=60)
+        command = [decoder(sanitized, forged), source, target]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=dirty)
         return done.returncode, target.read_bytes() if target.exists() else b"", done.stderr

@@ -36,6 +36,7 @@ def files():
     yield "pruned", tflite({"pruned": pruned.astype(np.float32), "half": pruned.astype(np.float16)})
     yield "many names", tflite({f"layer_{i}/{RNG.integers(10**9)}": codes[:1, :4] for i in range(400)})
     yield "gaps", tflite({"every hundredth": np.tile(np.eye(1, 100, dtype=np.int8), (80, 1))})
+    yield "bitmap", tflite({"half": np.where(RNG.random(300) < 0.5, RNG.integers(-16, 16, 300), 0).astype(np.int8)})
 
 
 FILES = dict(files())
@@ -44,9 +45,11 @@ FILES = dict(files())
 @pytest.mark.parametrize("name", FILES)
 def test_python_and_c_give_the_identical_file(name):
     content = FILES[name]
-    packed = pack(content)
+    found = packing(content)
+    packed = found.content
     assert unpack(packed) == content and len(packed) < len(content)
-    assert unpack_in_c(packed, sanitized=True) == (0, content, "")
+    assert name != "bitmap" or "bitmap" in found.listing()
+    assert unpack_in_c(packed, sanitized=True) == unpack_in_c(packed) == (0, content, "")
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
@@ -86,6 +89,42 @@ def test_the_c_decoder_refuses_them_too():
             for bad in (wrong, packed[:at]):
                 code, out, said = unpack_in_c(bad, sanitized=True)
                 assert code == 1 and not out and said.startswith("error: ") and said.count("\n") == 1, (name, at, said)
+
+
+def test_the_c_decoder_is_safe_where_a_forged_checksum_lets_anything_through():
+    """Compiled without the checksum, as for fuzzing: it refuses or gives something, and touches nothing it may not."""
+    rng, passed = np.random.default_rng(2), 0
+    for name in PACKED:
+        for _ in range(16):
+            wrong = bytearray(PACKED[name])
+            for at in rng.integers(9, len(wrong), rng.integers(1, 4)):
+                wrong[at] = rng.integers(256)
+            code, _, said = unpack_in_c(bytes(wrong), sanitized=True, forged=True)
+            assert code in (0, 1) and said.count("\n") == code and said[:7] == "error: "[: 7 * code], (name, said)
+            passed += not code
+    assert passed
+
+
+def test_heads_and_codes_that_no_file_has_are_refused_before_the_work():
+    """A head of a million bytes for a file of 64; two tensors that mix more codes than a file may, each fewer."""
+    long = "longer than what it describes"
+    for count, head, words in [(64, bytes(10**6), long), (64 + 2**21, b"", "more mixed codes")]:
+        fields = Fields(head)
+        if not head:
+            for number in (2, 0, 64, 0, 2**21):          # two ranges without a gap
+                fields.number(number)
+            for codes in (64, 2**21):
+                fields += bytes([5, 8])                  # mixed contexts, codes of 8 bits
+                for number in (2, 127, 0, 0, codes, 1):  # of two symbols; zero is the first; one row
+                    fields.number(number)
+        coder, main = container.write(bytes(fields), [(0, b"")])
+        start = Fields()
+        for number in (count, len(fields), len(main), 0, *([0] if coder else [])):
+            start.number(number)
+        packed = b"TFCP" + bytes([VERSION << 4 | coder]) + bytes(4) + bytes(start) + main + bytes(count // 2**14 + 1)
+        with pytest.raises(ValueError, match=words):
+            unpack(packed)
+        assert unpack_in_c(packed, sanitized=True, forged=True)[0] == 1
 
 
 def test_lengths_are_not_believed():

@@ -166,6 +166,8 @@ def _unpack(reader: Reader) -> bytes:
     size = reader.number(len(reader.content) * MOST_BYTES_A_BYTE)
     head, main, mixed = (reader.number() for _ in range(3))
     rest = reader.number(size) if coder == container.LZMA else 0
+    if head > 2 * size + 64:  # raw is the longest way to describe a tensor
+        raise ValueError("a description that is longer than what it describes")
     parts = container.Parts(coder, reader.take(main), head, rest)
     codes, decisions = weight_model.Codes(), ans.Bits(reader.take(mixed))
     fields, ranges, found, end = parts.head, [], bytearray(), 0

@@ -36,7 +36,9 @@ class Parts:
             self._decoder, self._model, self._left = mixing.Decoder(stream), skeleton.primed(), skeleton.MIXED_MOST
         else:
             opened = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_FILTERS)
-            self._plain = Reader(opened.decompress(stream, head + rest))
+            self._plain = Reader(opened.decompress(stream, head + rest + 1))
+            if self._plain.left != head + rest or not opened.eof:
+                raise ValueError("a main stream of another length")
         self.head = Reader(self.bytes(head))
 
     def bytes(self, count: int, place: int = 0) -> bytes:

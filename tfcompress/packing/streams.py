@@ -101,7 +101,7 @@ def read(fields: Reader, payload: Reader, count: int, kinds: int) -> np.ndarray:
         symbols = bits.read_rice(payload.take(fields.number()), k, count)
     elif coder in (HUFFMAN, ANS_ROUNDED, ANS_EXACT):
         length = fields.number(ans.MOST_SYMBOLS)
-        table = np.array([fields.number(2**32) for _ in range(length)], np.int64)
+        table = np.array([fields.number(2**32 - 1) for _ in range(length)], np.int64)
         if len(table) < 2:
             raise ValueError("a table of fewer than 2 symbols")
         if coder == HUFFMAN:

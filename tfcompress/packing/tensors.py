@@ -75,8 +75,8 @@ def _read_repeated(fields: Reader, payload: Reader, length: int) -> np.ndarray:
         raise ValueError("LZMA of unknown properties")
     opened = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=lzma_filters(context, place, position))
     found = opened.decompress(payload.take(fields.number()), length + 1)
-    if len(found) != length:
-        raise ValueError(f"a tensor of {length} bytes of which {len(found)} are there")
+    if len(found) != length or not opened.eof:
+        raise ValueError(f"a tensor of {length} bytes whose stream holds another number")
     return np.frombuffer(found, np.uint8)
 
 

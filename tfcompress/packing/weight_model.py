@@ -42,13 +42,11 @@ class Place:
         return length(self.zero, self.row, self.filter // self.row)
 
 
-MOST_CODES = 2**23  # W_MOST of unpack.c: the packer mixes far fewer, and each costs a microsecond to read
+MOST_CODES = 2**21  # in a file; W_MOST of unpack.c: the packer mixes fewer, and each takes some time to read
 
 
 def read_place(fields: Reader, count: int, kinds: int) -> Place:
     """What `Place.write` wrote."""
-    if count > MOST_CODES:
-        raise ValueError("more mixed codes than any file has")
     zero, row = fields.number(kinds - 1), fields.number(max(count, 1))
     columns = row * fields.number(max(count, 1))
     if not 0 < row <= columns <= max(count, 1):
@@ -78,11 +76,12 @@ class Codes:
     def __init__(self):
         self.counts = np.zeros((2, CONTEXTS * STAGES * VALUES), np.int32)  # of zeros and of ones
         self.weights = np.full((STAGES, CONTEXTS), FIRST_WEIGHT, np.int64)
+        self._left = MOST_CODES
 
     def copy(self) -> "Codes":
         """Another one that knows as much."""
         twin = Codes.__new__(Codes)
-        twin.counts, twin.weights = self.counts.copy(), self.weights.copy()
+        twin.counts, twin.weights, twin._left = self.counts.copy(), self.weights.copy(), self._left
         return twin
 
     def write(self, codes: np.ndarray, kinds: int, place: Place) -> tuple[np.ndarray, np.ndarray]:
@@ -93,6 +92,9 @@ class Codes:
 
     def read(self, coder, count: int, kinds: int, place: Place) -> np.ndarray:
         """The codes whose decisions `coder(probabilities)` gives."""
+        self._left -= count
+        if self._left < 0 or kinds > MOST_KINDS:
+            raise ValueError("more mixed codes than any file has")
         codes = self._code(coder, count, kinds, place, None) + place.zero
         if count and not 0 <= int(codes.min()) <= int(codes.max()) < kinds:
             raise ValueError(f"a code above {kinds - 1}")
