@@ -1,6 +1,8 @@
 """The commands as a user types them: in process, so that TensorFlow is imported once."""
 
 import json
+import os
+import warnings
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import small_files
 from android_bench import cli as bench_cli
 from tfcompress import cli
 from tfcompress.commands import filters
+from tfcompress.commands.flags import quiet
 from tfcompress.pruning.criteria import CRITERIA
 
 
@@ -85,3 +88,12 @@ def test_android_bench_help_and_errors(capsys):
     assert bench_cli.main(["--help"]) == 0 and bench_cli.main([]) == 2
     assert bench_cli.main(["host", "nowhere.tflite"]) == 2
     assert "nowhere.tflite" in capsys.readouterr().err
+
+
+def test_what_is_quiet_tells_warnings_for_users_once(capfd):
+    with pytest.raises(ValueError), quiet():
+        os.write(2, b"chatter of a library")
+        for kind in (UserWarning, UserWarning, DeprecationWarning):
+            warnings.warn("Only 3 samples" if kind is UserWarning else "old name", kind, stacklevel=1)
+        raise ValueError
+    assert capfd.readouterr().err == "warning: Only 3 samples\n"

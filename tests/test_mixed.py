@@ -77,7 +77,7 @@ class Planted(Search):
         costs[0, :, 1] = -4.0
         return damages, costs, {"bytes": 24}
 
-    def _measured(self, chosen, names):
+    def _measured(self, chosen, goals):
         picked = tuple(LADDER[level] for level in chosen)
         size = sum(4 if name == "int4" else 8 for name in picked)
         drop = 3.0 if picked[1] == "int4" else 0.5 if "int4" in picked else 0.0
@@ -122,6 +122,19 @@ def test_the_least_file_is_sought_among_real_ones_where_layers_share_what_stands
     found = search._smallest(cost)
     assert size([LADDER[level] for level in found]) == min(map(size, itertools.product(LADDER[:3], repeat=3))) == 6
     assert size([LADDER[level] for level in cost.argmin(axis=1)]) == 7
+
+
+def test_what_would_be_taken_is_timed_twice_and_the_slower_time_counts(monkeypatch):
+    made, times = Search.__new__(Search), iter([80.0, 120.0, 130.0])
+    made.mixer = type("Mixer", (), {"check_runs": staticmethod(lambda path: None)})
+    made.file, made._last, made._known, made.float_file = lambda picked: b"12345678", (None, None), {}, b""
+    made.data, made.accuracy, made._float_us, made.device = (None, None), 0.9, 50.0, "host"
+    monkeypatch.setattr(search, "evaluate", lambda content, x, y: type("Row", (), {"accuracy": 0.9}))
+    monkeypatch.setattr(search, "timed", lambda files, device: {
+        "float": type("Row", (), {"latency_p50_us": 100.0}), "mixed": type("Row", (), {"latency_p50_us": next(times)})})
+    goals = {"latency_us": 50.0, "max_drop": 1.0}
+    assert made._measured([1, 2], goals).amounts == {"bytes": 8, "latency_us": 60.0, "max_drop": 0.0}
+    assert made._measured([2, 2], goals).amounts["latency_us"] == 65.0 and next(times, None) is None
 
 
 def mixer(model, x, folder, static):
@@ -177,6 +190,18 @@ def spiky():
         model.get_layer(name).kernel.assign(kernel)
     x = random.normal(size=(300, 64)).astype("float32")
     return model, (x, model(x).numpy().argmax(1))
+
+
+def test_a_file_of_one_precision_clips_as_the_search_found_best():
+    """The only assignment is the base, whose file is made before it is known which layers are clipped."""
+    model, data = spiky()
+    kernel = np.random.default_rng(0).integers(-1, 2, (64, 64)) / 8.0
+    kernel[0] = 1.5
+    model.get_layer("plain").kernel.assign(kernel)
+    alone = mixed_precision(model, data, 0.9, max_drop=100.0, precisions=("int4",))
+    forced = mixed_precision(model, data, alone.file.size, max_drop=100.0, precisions=("int4", "int8"))
+    assert [layer.precision for layer in forced.layers] == 3 * ["int4"]
+    assert alone.file.content == forced.file.content
 
 
 def test_a_layer_of_outliers_keeps_the_bits_that_others_give_up():

@@ -55,7 +55,7 @@ class Search:
         damages, costs, base = self._tables(names)
         best, least = None, []
         for name, cost in zip(names, costs, strict=True):  # what can't be met at all is told by the least file
-            least.append(self._least(name, np.where(np.isfinite(damages), cost, np.inf), names, goals[name]))
+            least.append(self._least(name, np.where(np.isfinite(damages), cost, np.inf), goals))
             if least[-1].amounts[name] > goals[name]:
                 return least[-1], (name,)
             best = self._better(best, least[-1], goals, names)
@@ -64,7 +64,7 @@ class Search:
         for _ in range(2 * TRIES):
             if chosen is None or self.tries >= TRIES:
                 break
-            found = self._measured(chosen, names)
+            found = self._measured(chosen, goals)
             best = self._better(best, found, goals, names)
             left = np.array([goals[name] - found.amounts[name] for name in names])
             taken = costs[:, np.arange(len(chosen)), chosen].sum(axis=1)
@@ -79,11 +79,11 @@ class Search:
             return least[0], tuple(names)
         return best, () if best.amounts["max_drop"] <= goals["max_drop"] else ("max_drop",)
 
-    def _least(self, name, cost, names, goal):
+    def _least(self, name, cost, goals):
         """The ``Tried`` that takes least of a budget, by the sums; where that is too much, by real files' bytes."""
-        found = self._measured(cost.argmin(axis=1), names)
-        if name == "bytes" and found.amounts[name] > goal and self.mixer.ranges:
-            found = self._measured(self._smallest(cost), names)
+        found = self._measured(cost.argmin(axis=1), goals)
+        if name == "bytes" and found.amounts[name] > goals[name] and self.mixer.ranges:
+            found = self._measured(self._smallest(cost), goals)
         return found
 
     def _smallest(self, cost):
@@ -123,6 +123,7 @@ class Search:
             damages[at, levels] = np.maximum(damage, 0)
             for k, name in enumerate(names):
                 costs[k, at, levels] = size - base["bytes"] if name == "bytes" else self._times(at)
+        self._last = None, None  # the last file is of layers that nothing was clipped in yet
         return damages, costs, base
 
     def _times(self, at):
@@ -132,14 +133,20 @@ class Search:
         unit = self._float_us / found["float"].latency_p50_us
         return [unit * (found[name].latency_p50_us - found["base"].latency_p50_us) for name in files]
 
-    def _measured(self, chosen, names):
-        """The ``Tried`` of an assignment of levels; an old one is not measured again."""
-        picked = tuple(LADDER[level] for level in chosen)
+    def _measured(self, chosen, goals):
+        """The ``Tried`` of an assignment of levels; an old one is not measured again.
+
+        What holds all budgets will be taken, so it is timed once more, and the slower time counts: of thirty files the
+        first one with a lucky time would be it.
+        """
+        picked, names = tuple(LADDER[level] for level in chosen), [name for name in BUDGETS if name in goals]
         if picked not in self._known:
             content = self.file(picked)
             self.mixer.check_runs(self._last[1])
             accuracy = evaluate(content, *self.data).accuracy
             amounts = self._amounts(picked, names) | {"max_drop": round(100 * (self.accuracy - accuracy), 9)}
+            if "latency_us" in names and all(amounts[name] <= goal for name, goal in goals.items()):
+                amounts["latency_us"] = max(amounts["latency_us"], self._amounts(picked, names)["latency_us"])
             self._known[picked] = Tried(picked, accuracy, amounts)
         return self._known[picked]
 

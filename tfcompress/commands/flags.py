@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import warnings
 
 from absl import flags
 
@@ -36,13 +37,19 @@ def parse(values, argv, usage, count, more=""):
 
 @contextlib.contextmanager
 def quiet():
-    """TensorFlow's start-up chatter goes nowhere: it is written by C++ before any log level is read."""
+    """TensorFlow's start-up chatter goes nowhere: it is written by C++ before any log level is read.
+
+    Warnings that are meant for users (``UserWarning``) are told behind it, each once.
+    """
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+    with warnings.catch_warnings(record=True) as caught:
+        try:
+            os.dup2(nowhere, 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nowhere)
+            for message in dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning)):
+                print(f"warning: {message}", file=sys.stderr)

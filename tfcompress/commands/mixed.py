@@ -38,9 +38,13 @@ def mixed_command(argv):
     if not Path(model).exists():
         raise ValueError(f"No model at {model!r}.")
     with quiet():
-        from tfcompress.mixed import mixed_precision
-        found = mixed_precision(model, (data["x"], data["y"]), target, max_drop=values.max_drop,
-                                calibration=values.calibration, precisions=values.precisions, device=values.device)
+        from tfcompress.mixed import BudgetError, mixed_precision
+        try:
+            found = mixed_precision(model, (data["x"], data["y"]), target, max_drop=values.max_drop,
+                                    calibration=values.calibration, precisions=values.precisions, device=values.device)
+        except BudgetError as error:
+            print(f"No file is written. The nearest one:\n{error.nearest}")
+            raise
     found.file.save(output)
     print(found)
     print(f"{output}: {found.file.size:,} bytes")

@@ -8,7 +8,6 @@ from tfcompress.conversion.worker import ConversionError, worker
 LADDER = ("int2", "int4", "int8", "int16x8", "float16", "float32")  # of rising accuracy
 BITS = {"int2": 2, "int4": 4, "int8": 8, "int16x8": 8, "float16": 16, "float32": 32}  # of a weight as stored
 FEW = ("int2", "int4")  # precisions so coarse that clipping the largest weights may pay
-_reasons = {}  # (operation, its kind, fixed ranges, in a loop, precision) -> why that does not run, "" where it does
 
 
 class Mixer:
@@ -31,17 +30,18 @@ class Mixer:
         self.layers = worker.run("weight_layers", pipeline.folder, float_file=self.file)
         self._fed = str(pipeline.folder / "mixer.npz")
         save_batches(self._fed, pipeline.batches)
-        self.refused, self.offered = {}, []
+        self.refused, self.offered, self._reasons = {}, [], {}
         for layer in track(self.layers, "finding what runs", transient=True):
             runs = self._running(layer, [name for name in LADDER if name in precisions])
             self.offered.append(runs or ("float32",))
         self.base = [self._base(runs) for runs in self.offered]
 
     def _running(self, layer, precisions):
-        key = layer["op"], layer["kind"], bool(self.ranges), layer["loop"]
-        new = [name for name in precisions if name != "float32" and (*key, name) not in _reasons]
-        _reasons.update(zip([(*key, name) for name in new], self._tried(layer, new), strict=True))
-        refused = {name: _reasons[*key, name] for name in precisions if _reasons.get((*key, name))}
+        """The precisions that run, found out by the first layer of its operation and kind."""
+        key = layer["op"], layer["kind"], layer["loop"]
+        new = [name for name in precisions if name != "float32" and (*key, name) not in self._reasons]
+        self._reasons.update(zip([(*key, name) for name in new], self._tried(layer, new), strict=True))
+        refused = {name: self._reasons[*key, name] for name in precisions if self._reasons.get((*key, name))}
         self.refused |= {(layer["op"], name): why for name, why in refused.items()}
         return tuple(name for name in precisions if name not in refused)
 
