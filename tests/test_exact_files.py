@@ -12,6 +12,7 @@ from tfcompress.conversion import exact, pipeline
 from tfcompress.conversion.worker import ConversionError
 from tfcompress.convert import convert, convert_all
 from tfcompress.flatbuffer import read
+from tfcompress.quantization.activations import LeastSquaresActivation, quantize_activations
 from tfcompress.quantization.uniform import Uniform
 from tfcompress.weights import weights
 
@@ -246,6 +247,25 @@ def test_a_file_that_is_farther_off_is_refused(small, monkeypatch):
     with pytest.raises(ConversionError, match=r"output 'dense' is 0\.001\d* from the model's"):
         convert(small, "exact")
     assert convert(small).gate.agreement[0].max_difference == pytest.approx(1e-3, rel=0.01)  # no bound on the others
+
+
+def test_where_activations_are_rounded_the_typical_sample_counts(monkeypatch):
+    """A last bit moves an activation that lies on a threshold: one of a hundred samples may be off by a level."""
+    x = np.random.default_rng(0).standard_normal((96, 6)).astype("float32")
+    net = keras.Sequential([L.Input((6,)), L.Dense(4, "relu"), L.Dense(2)])
+    few = quantize_activations(net, LeastSquaresActivation(2), x)
+    run, share = pipeline.Pipeline.expected, 0.05
+    monkeypatch.setattr(pipeline.Pipeline, "expected", lambda self: ([
+        {key: value + 0.5 * (np.arange(len(value)) < share * len(value))[:, None] for key, value in batch.items()}
+        for batch in run(self)[0]
+    ], "model, some samples a level off"))  # fmt: skip
+    assert convert(few, "exact", calibration=x).gate.agreement[0].max_difference > 0.1
+    with pytest.raises(ConversionError, match=r"output 'dense_\d+' is 0\.[1-5]"):
+        convert(net, "exact", calibration=x)
+    monkeypatch.setattr(pipeline.Pipeline, "_nearness", lambda self, expected: {"bound": 1e-4, "over": np.median})
+    share = 0.6
+    with pytest.raises(ConversionError, match="from the model's in a typical sample, more than"):
+        convert(few, "exact", calibration=x)
 
 
 def test_keep_float_and_wrong_uses(small):

@@ -59,11 +59,11 @@ def test_the_bound_holds_for_every_output_and_setting():
     expected = [{"y": np.array([[0.5, 1.0]]), "z": np.array([[1000.0]])}]
     expected.append({"y": np.zeros((1, 2)), "z": np.zeros((1, 1))})
     near = [{"y": batch["y"] + 9e-5, "z": batch["z"] + 0.09} for batch in expected]
-    gate._refuse_distance([near, near[:1]], expected, 1e-4, "exact")
+    gate._refuse_distance([near, near[:1]], expected, 1e-4, np.max, "exact")
     far = [{"y": near[0]["y"], "z": near[0]["z"] + 0.02}]
     for runs, name in (([near, far], "z"), ([[*near[:1], {"y": expected[1]["y"] + 2e-4, "z": near[1]["z"]}]], "y")):
         with pytest.raises(ConversionError, match=rf"output '{name}' is .* from the model's"):
-            gate._refuse_distance(runs, expected, 1e-4, "exact")
+            gate._refuse_distance(runs, expected, 1e-4, np.max, "exact")
 
 
 def test_compare_refuses_another_shape():
