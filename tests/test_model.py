@@ -1,18 +1,24 @@
 """compress and strip: rules, head, chaining, errors."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
 from small_models import LAYERS, compiled, image_data, image_net, inputs_for
 
 from tfcompress import (
+    ADMM,
     Chain,
+    Cluster,
     CompressionCallback,
     Constant,
     Float16,
+    Linear,
     OneShot,
     Polynomial,
     Prune,
+    QuantizationNetwork,
     Uniform,
     compress,
     strip,
@@ -110,6 +116,27 @@ def test_strip_warns_where_the_callback_was_forgotten():
     model.fit(*image_data(64), verbose=0)
     with pytest.warns(UserWarning, match="CompressionCallback"):
         strip(model)
+
+
+@pytest.mark.parametrize("method", [
+    QuantizationNetwork(Linear(50.0, 0, 4, initial=5.0), (-1, 0, 1)), Cluster(4, until=3), ADMM((0, 1), end=4),
+    Chain((Prune(Polynomial(0.5, 0, 4)), Cluster(4))), Chain((Uniform(8), Prune(Polynomial(0.5, 0, 4)))),
+], ids=lambda method: type(method).__name__)  # fmt: skip
+def test_strip_warns_too_where_training_has_moved_weights_and_scales(method):
+    model = compiled(compress(image_net(), method))
+    model.fit(*image_data(64), verbose=0)
+    with pytest.warns(UserWarning, match="Nothing was done"):
+        strip(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.fit(*image_data(64), verbose=0, callbacks=[CompressionCallback()])
+        strip(model)
+
+
+def test_strip_is_silent_where_nothing_is_left_to_do_between_steps():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        strip(compress(image_net(), Cluster(4)))
 
 
 def test_names_and_input_names_stay():

@@ -13,6 +13,8 @@ from tfcompress.layout import kernels, tensors, vectors
 from tfcompress.method import Method
 from tfcompress.wrapper import Compressed
 
+_END = 2**62  # a step behind the end of every schedule
+
 
 def is_graph(model):
     """Whether ``model`` is Functional or Sequential: its layers and their connections are known."""
@@ -167,7 +169,9 @@ def compress(model, rules, *, include_head=False):
 
     Returns:
         A Keras model with the same inputs, outputs and numbers of units. Compile and fit it with a
-        ``CompressionCallback``, then ``strip`` it.
+        ``CompressionCallback``, then ``strip`` it. An optimizer with weight decay pulls learned scales and centroids
+        to 0 like weights: ``optimizer.exclude_from_weight_decay(var_names=[...])`` before ``fit``, with their names
+        from ``model.trainable_variables``.
 
     Raises:
         ValueError: a rule that matches nothing, a subclassed, unbuilt or tf_keras model.
@@ -281,9 +285,14 @@ def plain_twin(model):
 
 
 def _never_updated(layer, key):
-    method = layer.methods[key]
-    parts = method.methods if isinstance(method, Chain) else (method,)
-    if all(type(part).update is Method.update for part in parts):
-        return False
-    fresh, now = method.init(layer.latent(key)), layer.values(key)
-    return all(np.array_equal(now[name], np.asarray(value, "float32")) for name, value in fresh.items())
+    """Whether a method that works between steps never did, told by the state that starts alike whatever the weights."""
+    method, w, now = layer.methods[key], layer.latent(key), layer.values(key)
+    for i, part in enumerate(method.methods if isinstance(method, Chain) else (method,)):
+        own = Chain.part(i, now) if isinstance(method, Chain) else now
+        if part.idle({key: own}, _END):
+            continue
+        fresh, other = part.init(w), part.init(1 - 2 * w)
+        fixed = [name for name in fresh if name not in part.trainable and np.array_equal(fresh[name], other[name])]
+        if fixed and all(np.array_equal(own[name], np.asarray(fresh[name], "float32")) for name in fixed):
+            return True
+    return False

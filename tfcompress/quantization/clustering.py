@@ -120,7 +120,7 @@ class Cluster(Method):
 
     def init(self, w):
         """``codes`` has the shape of ``w``, ``zero`` is the number of the centroid that is 0, -1 for none."""
-        return self._fit(w, np.linspace(w.min(), w.max(), self.clusters)) | {"frozen": np.float32(0)}
+        return self._fit(w, np.linspace(w.min(), w.max(), self.clusters)) | {"frozen": np.float32(not self.until)}
 
     def apply(self, w, state):
         w, centroids = ops.convert_to_tensor(w), state["centroids"] * state["unit"]
@@ -140,10 +140,7 @@ class Cluster(Method):
     def update(self, weights, states, step, model=None, data=None):
         if self.idle(states, step):
             return states
-        frozen = {"frozen": np.float32(step >= self.until)}
-        if not self.until:
-            return {path: state | frozen for path, state in states.items()}
-        new = {}
+        frozen, new = {"frozen": np.float32(step >= self.until)}, {}
         for path, w in weights.items():
             centers = np.sort(states[path]["centroids"] * states[path]["unit"])
             new[path] = self._fit(w, centers) | frozen
