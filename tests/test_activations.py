@@ -13,6 +13,7 @@ from tfcompress.quantization.activations import (
     QuantizedActivation,
     fitted_scales,
     quantize_activations,
+    refitted,
 )
 from tfcompress.quantization.clustering import k_means
 from tfcompress.quantization.networks import QuantizationNetwork
@@ -124,6 +125,17 @@ def test_scales_are_a_moving_average_in_training_alone():
     means = np.array([batch[~upper].mean(), batch[upper].mean()])
     np.testing.assert_allclose(state["scales"], 0.9 * start + 0.05 * np.array([means.sum(), np.ptp(means)]), rtol=2e-3)
     assert int(layer.step) == 1
+
+
+@pytest.mark.parametrize("shape", [(64, 32, 32, 16), (64, 16, 16, 64), (64, 28, 28, 32)])
+def test_every_channel_counts_in_the_moving_average(shape):
+    """Channel 0 is dead; an even stride over a batch of powers of two reads nothing else."""
+    x = np.random.default_rng(0).uniform(1.0, 3.0, shape).astype("float32")
+    x[..., 0] = 0.0
+    method = LeastSquaresActivation(1, momentum=0.0)
+    state = method.init(x)
+    new = method.moved(ops.convert_to_tensor(x), state, 0)["scales"]
+    np.testing.assert_allclose(new, refitted(x.ravel(), state["scales"]), rtol=0.02)
 
 
 def test_the_temperature_rises_with_the_layers_own_steps():

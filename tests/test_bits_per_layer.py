@@ -109,6 +109,19 @@ def test_accuracy_judges_where_the_loss_would_choose_another_way(sparse):
         choose_bits(model, (x, y), by="f1")
 
 
+@pytest.mark.parametrize("outputs", [0, 2])
+def test_accuracy_of_a_sequential_model_and_of_two_outputs(outputs):
+    i = keras.Input((6,))
+    hidden = L.Dense(8, name="hidden")(i)
+    model = keras.Model(i, [L.Dense(3, name=f"out{k}")(hidden) for k in range(outputs)]) if outputs else (
+        keras.Sequential([i, L.Dense(8, name="hidden"), L.Dense(3)]))  # fmt: skip
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(loss=[loss, loss] if outputs else loss)
+    x, y = np.random.default_rng(0).standard_normal((40, 6)), np.arange(40) % 3
+    rules = choose_bits(model, (x, [y, y] if outputs else y), bits_per_weight=5.0, by="accuracy", trials=2)
+    assert [path for path, _ in rules] == ["hidden/kernel"] and rules[0][1].bits == 5
+
+
 def test_a_budget_that_no_format_fits_is_refused():
     model, x, y = two_paths()
     with pytest.raises(ValueError, match="512 weights take 1,024 bits.*Received: bits_per_weight=1.9"):

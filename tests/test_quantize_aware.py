@@ -10,6 +10,7 @@ from tfcompress.callback import CompressionCallback
 from tfcompress.conversion.int8_kernels import pack
 from tfcompress.model import compress, strip
 from tfcompress.pruning.prune import Prune
+from tfcompress.quantization.admm import ADMM
 from tfcompress.quantization.aware import (
     bake_aware,
     calibrate,
@@ -365,6 +366,8 @@ def test_what_cannot_be_done_says_what_to_do():
 
     with pytest.raises(ValueError, match=r"Call strip\(model\) first"):
         quantize_aware(compress(model, Prune(OneShot(0.5))))
+    with pytest.raises(ValueError, match="has to look at a plain network"):
+        quantize_aware(model, weights=ADMM((0, 1), end=10, keep_best=True))
 
     class Own(keras.Model):
         pass

@@ -17,6 +17,7 @@ WITH_ACTIVATION = (L.Dense, L.EinsumDense, L.Conv1D, L.Conv2D, L.Conv3D, L.Depth
                    L.SeparableConv1D, L.SeparableConv2D, L.Conv1DTranspose, L.Conv2DTranspose, L.Conv3DTranspose)
 OPERATIONS = ("Relu", "Relu6", "LeakyRelu", "Elu", "Silu", "HardSilu", "Gelu", "Sigmoid", "HardSigmoid", "Tanh")
 MOST_SAMPLES, BATCH, MOST_VALUES = 1000, 100, 16384     # values of a tensor: a batch's share when scales are fitted
+GOLDEN = 0.6180339887
 
 
 def sign_vectors(x, scales):
@@ -103,7 +104,9 @@ class LeastSquaresActivation(Config):
         """The moving average of the scales, from values evenly drawn from the batch, always as many."""
         flat = ops.reshape(ops.stop_gradient(x), (-1,))
         size = ops.cast(ops.shape(flat)[0], "float64")           # in int32 the products overflow
-        places = ops.cast(ops.arange(MOST_VALUES, dtype="float64") * size / MOST_VALUES, "int32")
+        order = ops.arange(MOST_VALUES, dtype="float64")
+        order = order + ops.mod(GOLDEN * order, 1.0)             # an even stride would read the same channels always
+        places = ops.cast(order * size / MOST_VALUES, "int32")
         new = refitted(ops.take(flat, places), ops.convert_to_tensor(state["scales"]))
         return {"scales": self.momentum * state["scales"] + (1 - self.momentum) * new}
 

@@ -58,6 +58,9 @@ def quantize_aware(model, bits=8, *, keep_float=(), weights=None):
     []
     """
     check_model(model)
+    if weights is not None and weights.needs_model:
+        raise ValueError(f"{weights} has to look at a plain network, which a quantization-aware one is not. Train it "
+                         "first: quantize_aware(strip(compress(model, method))).")
     if is_aware(model):
         raise ValueError(f"Model '{model.name}' is quantization-aware already.")
     wrapped = [path for path, layer in leaves(model) if isinstance(layer, Compressed)]

@@ -181,12 +181,17 @@ def _filled(bits, sizes, budget, rng):
         bits[rng.choice(fits)] += 1
 
 
+def _accuracies(model):
+    """Keras's accuracy of each output."""
+    return ["accuracy"] if len(model.outputs) == 1 else {name: ["accuracy"] for name in model.output_names}
+
+
 def _judge(model, paths, formats, data, by):
     """``judged(bits)``, as low as possible: the network on ``data`` with so many bits for each of ``paths``."""
     (x, y), samples = data, len(keras.tree.flatten(data)[0])
     twin = clone(model, copy_layer)
     twin.compile(loss=model.loss, loss_weights=model.get_compile_config().get("loss_weights"),
-                 metrics={name: ["accuracy"] for name in model.output_names} if by == "accuracy" else None)  # fmt: skip
+                 metrics=_accuracies(model) if by == "accuracy" else None)  # fmt: skip
     own = {f"{path}/{key}": pair for path, layer in leaves(twin) for key, pair in kernels(layer).items()}
 
     def judged(bits):

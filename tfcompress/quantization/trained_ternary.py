@@ -65,9 +65,9 @@ class TrainedTernary(Method):
         total, slope = 0.0, 1.0
         for name, sign, on in (("positive", 1.0, parts > delta), ("negative", -1.0, parts < -delta)):
             on = ops.cast(on, "float32")
-            scale = ops.maximum(ops.reshape(ops.convert_to_tensor(state[name]), shape), SMALLEST)
-            kept = ops.stop_gradient(scale)
+            scale = ops.reshape(ops.convert_to_tensor(state[name]), shape)
+            kept = ops.stop_gradient(ops.maximum(scale, SMALLEST))           # a gradient below it too, the way back up
             share = ops.maximum(ops.sum(on, axis=(0, 2), keepdims=True), 1.0) if self.average else 1.0
-            total = total + sign * on * (kept + (scale - kept) / share)
+            total = total + sign * on * (kept + (scale - ops.stop_gradient(scale)) / share)
             slope = slope + on * (kept - 1.0)
         return ops.reshape(total + slope * (parts - ops.stop_gradient(parts)), w.shape)
