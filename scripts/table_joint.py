@@ -47,7 +47,7 @@ NETS = {
     ),
     "lstm": dict(
         data="spoken_digits", sizes={"full": {"units": 150}, "half": {"units": 100}}, control=DIGITS,
-        tune=replace(DIGITS, epochs=200), taught=(2.0, 0.9), sparsity=0.955,
+        tune=replace(DIGITS, epochs=200), taught=(2.0, 0.9), sparsity=0.935,
         kinds={"lstm": (1.0, 4), "logits": (0.6, "tensor")}, first=None,
     ),
 }  # fmt: skip
