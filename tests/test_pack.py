@@ -106,7 +106,7 @@ def test_the_c_decoder_is_safe_where_a_forged_checksum_lets_anything_through():
 
 
 def test_heads_and_codes_that_no_file_has_are_refused_before_the_work():
-    """A head of a million bytes for a file of 64; two tensors that mix more codes than a file may, each fewer."""
+    """A head of a million bytes for a file of 64; two tensors that mix more codes than a file may, each as many."""
     long = "longer than what it describes"
     for count, head, words in [(64, bytes(10**6), long), (64 + 2**21, b"", "more mixed codes")]:
         fields = Fields(head)

@@ -218,8 +218,7 @@ def _refusal(missed, found):
     within = f" within {' and '.join(held)}" if missed == ("max_drop",) else ""
     nearest = ", ".join(f"{name} {_amount(name, reached)}" for name, (_, reached) in found.budgets.items())
     return (f"{' and '.join(amounts)} can't be met{within}: the nearest of the files tried, {found.tries}, has "
-            f"{nearest}. Allow more, prune or shrink the model first, or train it for "
-            "low bits.")
+            f"{nearest}. Allow more, prune or shrink the model first, or train it for low bits.")
 
 
 def _decibels(value):

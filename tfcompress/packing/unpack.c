@@ -1197,9 +1197,11 @@ static int tensor_read(state *s, reader *fields, reader *payload, uint8_t *out, 
         return lzma_read(found, packed, out, (size_t)length, lc, lp, pb) ? TFCP_OK : TFCP_DAMAGED;
     }
     if (kind > MIXED || !form_open(&s->f, fields, payload, out, length)) return TFCP_DAMAGED;
-    if (kind == MIXED && s->f.count > W_MOST - s->mixed) return TFCP_DAMAGED;
-    if (kind == MIXED) s->mixed += s->f.count;
-    if (kind == MIXED) return codes_read(&s->codes, &s->l, &s->decisions, fields, &s->f);
+    if (kind == MIXED) {
+        if (s->f.count > W_MOST - s->mixed) return TFCP_DAMAGED;
+        s->mixed += s->f.count;
+        return codes_read(&s->codes, &s->l, &s->decisions, fields, &s->f);
+    }
     if (kind != DENSE) return sparse_read(s, fields, payload, kind == BITMAP) ? TFCP_OK : TFCP_DAMAGED;
     if (!stream_open(&s->first, fields, payload, s->f.count)) return TFCP_DAMAGED;
     for (i = 0; i < s->f.count; i++)
