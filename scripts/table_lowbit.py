@@ -1,7 +1,7 @@
 """Every low-bit method on real data: points lost against the float control, on the `.tflite` files.
 
     [TFCOMPRESS_DATA=...] python scripts/table_lowbit.py [--nets image_resnet,ecg_cnn] [--subset 6000]
-        [--seeds 0] [--widths 1,ternary,2,3,4] [--methods all|best]
+        [--seeds 0] [--widths 1,ternary,2,3,4] [--methods all|best|ternary,admm]
 
 A control is trained once for each net and seed, on all training data. Each method then trains the kernels of a copy,
 but the first and the last layer's, from the control and taught by it: on `--subset` samples, or on all (0). The float32
@@ -140,6 +140,8 @@ def main(options) -> None:
             chosen = list(methods(width, 100))
             if options.methods == "best":
                 chosen = best_methods(store.read(), net, width)
+            elif options.methods != "all":
+                chosen = [name for name in chosen if name in options.methods.split(",")]
             for name in chosen:
                 row = dict(net=net, seed=seed, subset=options.subset, width=width, method=name)
                 if store.key_of(row) in store:
@@ -171,7 +173,7 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--subset", type=int, default=6000, help="training samples; 0: all")
     parser.add_argument("--widths", default=",".join(WIDTHS))
-    parser.add_argument("--methods", default="all", choices=("all", "best"))
+    parser.add_argument("--methods", default="all", help="all, best or names, such as ternary,admm")
     parser.add_argument("--again", action="store_true", help="weigh what is there, train nothing")
     training.pin_threads(1)
     main(parser.parse_args())
