@@ -134,6 +134,9 @@ def main(options) -> None:
     if options.again:
         return weighed_again(store)
     widths = options.widths.split(",")
+    known = {"all", "best"}.union(*(methods(width, 100) for width in WIDTHS))
+    if unknown := set(options.methods.split(",")) - known:
+        raise SystemExit(f"--methods {','.join(sorted(unknown))}: expected some of {', '.join(sorted(known))}.")
     for seed, net in ((int(seed), net) for seed in options.seeds.split(",") for net in options.nets.split(",")):
         splits, folder = datasets.load(NETS[net]["data"]), RUNS / f"{net}-{seed}"
         for width in widths:
