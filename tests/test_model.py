@@ -64,7 +64,8 @@ def test_unused_rule_names_what_there_is():
         compress(image_net(), [("cnv", HALF)])
 
 
-@pytest.mark.parametrize("rules", ["prune", [HALF], [("conv", "prune")]], ids=str)
+@pytest.mark.parametrize("rules", ["prune", [HALF], [("conv", "prune")], [], None, Uniform, [("(", HALF)], [(3, HALF)]],
+                         ids=str)  # fmt: skip
 def test_rules_of_the_wrong_kind(rules):
     with pytest.raises(ValueError, match="`rules` is a Method, or a list"):
         compress(image_net(), rules)
@@ -130,6 +131,15 @@ def test_strip_warns_too_where_training_has_moved_weights_and_scales(method):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.fit(*image_data(64), verbose=0, callbacks=[CompressionCallback()])
+        strip(model)
+
+
+def test_strip_does_not_miss_a_callback_that_was_there_in_a_run_too_short():
+    model = compiled(compress(image_net(), Chain((Prune(Polynomial(0.5, 0, 40)), Cluster(4, until=100)))))
+    with pytest.warns(UserWarning, match="before the schedule's end at 100"):
+        model.fit(*image_data(64), verbose=0, callbacks=[CompressionCallback()])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         strip(model)
 
 

@@ -1,13 +1,14 @@
 """Whole files: packed, unpacked by Python and by the C file, cut off, changed, and lied about."""
 
 import lzma
+import subprocess
 
 import numpy as np
 import pytest
 import small_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packed_files import sparse_codes, tflite, unpack_in_c
+from packed_files import decoder, sparse_codes, tflite, unpack_in_c
 
 from tfcompress import cli
 from tfcompress.measure import storage
@@ -180,6 +181,15 @@ def test_the_commands(tmp_path, capsys):
     assert "cut off or changed" in capsys.readouterr().err and not (tmp_path / "no.tflite").exists()
     assert cli.main(["pack", str(source), "-o", str(source)]) == 2
     assert "another file" in capsys.readouterr().err
+    assert cli.main(["unpack", str(source)]) == 2 and "TFCP" in capsys.readouterr().err
+    assert source.read_bytes() == FILES["scales"]
+
+
+def test_the_c_command_leaves_what_it_reads(tmp_path):
+    packed = tmp_path / "net.tfcp"
+    packed.write_bytes(pack(FILES["scales"]))
+    found = subprocess.run([decoder(), packed, packed], capture_output=True, text=True)
+    assert found.returncode == 2 and "is IN.tfcp" in found.stderr and packed.read_bytes() == pack(FILES["scales"])
 
 
 def test_storage_counts_the_same_file():

@@ -76,6 +76,8 @@ class CompressionCallback(keras.callbacks.Callback):
 
     def update(self, step):
         """Run every method's update now, as of optimizer step ``step``."""
+        for _, layer, _ in self.tensors:
+            layer.visited = True
         for method, members in self._groups():
             states = {path: layer.values(key) for path, layer, key in members}
             if method.idle(states, step):

@@ -110,10 +110,11 @@ def convert(
         precision: "float32"; "float16" (weights); "dynamic" (int8 weights, float activations quantized at run time);
             "int8" (weights and activations); "int16x8" (16-bit activations, 8-bit weights); "int4" (4-bit weights
             where the run time has kernels, 8-bit elsewhere, listed in ``gate.notes``); "exact" (trained low-bit
-            weights as they are: int2, int4 or int8 codes with their scales, a table, or float16, whatever is smallest
-            and gives every weight back to 5e-7; float activations; outputs are the model's to 1e-4; XNNPACK leaves
-            what int2 and int4 feed to slower kernels); "exact8" (the same, only 8-bit codes and float16: XNNPACK
-            unpacks these when it loads the file and runs them as fast as float32).
+            weights as they are, each back to 5e-7: int2, int4 or int8 codes with their scales; where they are on no
+            such grid a table, which is read at every run, or float16, whatever is smaller; float activations; outputs
+            are a float32 model's to 1e-4; XNNPACK leaves what int2 and int4 feed to slower kernels); "exact8" (the
+            same, only 8-bit codes and float16: XNNPACK unpacks these when it loads the file and runs them as fast as
+            float32).
         calibration: 100 to 500 typical inputs, for int8 and int16x8; see ``conversion.calibration.bind``.
         io: "float": inputs and outputs stay float32; "int8": they are quantized too (int16 for int16x8).
         backend: "litert" (TFLiteConverter once, then litert-quantizer) or "tflite_converter" (TFLiteConverter alone).

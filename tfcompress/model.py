@@ -2,9 +2,9 @@
 
 import re
 import warnings
+from collections.abc import Iterable
 
 import keras
-import numpy as np
 
 from tfcompress.batch_norm import fused, unfused
 from tfcompress.chain import Chain
@@ -12,8 +12,6 @@ from tfcompress.copies import assign_all, copy_layer
 from tfcompress.layout import kernels, tensors, vectors
 from tfcompress.method import Method
 from tfcompress.wrapper import Compressed
-
-_END = 2**62  # a step behind the end of every schedule
 
 
 def is_graph(model):
@@ -113,11 +111,7 @@ def _plain(layer):
 def _plan(model, rules, include_head):
     """``{id(layer): {key: new Method}}``. The first rule that matches a layer's or tensor's path wins."""
     explicit = not isinstance(rules, Method)
-    rules = list(rules) if explicit else [(".*", rules)]
-    for rule in rules:
-        if not (isinstance(rule, (tuple, list)) and len(rule) == 2 and isinstance(rule[1], Method)):
-            raise ValueError("`rules` is a Method, or a list of (regex on the layer's path, Method). "
-                             f"Received the rule: {rule!r}.")
+    rules = _checked(rules) if explicit else [(".*", rules)]
     spared = set() if explicit or include_head else head(model)
     _check_needs(model, rules)
     plan, used, known = {}, set(), []
@@ -140,6 +134,21 @@ def _plan(model, rules, include_head):
         raise ValueError(f"Nothing is left to compress: the only layers with kernels are the head, {known}. "
                          "Pass include_head=True, or a rule that names them.")
     return plan
+
+
+def _checked(rules):
+    expected = "`rules` is a Method, or a list of (regex on the layer's path, Method)."
+    found = list(rules) if isinstance(rules, Iterable) else []
+    if not found:
+        raise ValueError(f"{expected} Received: {rules!r}.")
+    for rule in found:
+        if not (isinstance(rule, (tuple, list)) and len(rule) == 2 and isinstance(rule[1], Method)):
+            raise ValueError(f"{expected} Received the rule: {rule!r}.")
+        try:
+            re.compile(rule[0])
+        except (re.error, TypeError) as error:
+            raise ValueError(f"{expected} Received the regex: {rule[0]!r} ({error}).") from error
+    return found
 
 
 def _check_needs(model, rules):
@@ -171,10 +180,11 @@ def compress(model, rules, *, include_head=False):
         A Keras model with the same inputs, outputs and numbers of units. Compile and fit it with a
         ``CompressionCallback``, then ``strip`` it. An optimizer with weight decay pulls learned scales and centroids
         to 0 like weights: ``optimizer.exclude_from_weight_decay(var_names=[...])`` before ``fit``, with their names
-        from ``model.trainable_variables``.
+        from ``model.trainable_variables``. A ``kernel_constraint`` acts on the weights that train, before the method.
 
     Raises:
-        ValueError: a rule that matches nothing, a subclassed, unbuilt or tf_keras model.
+        ValueError: no rules, a bad regular expression, a rule that matches nothing; a subclassed, unbuilt or tf_keras
+            model.
 
     >>> import keras
     >>> from tfcompress import Polynomial, Prune, compress, strip
@@ -272,9 +282,9 @@ def strip(model):
     if any(not layer.strippable for _, layer, _ in compressed_tensors(model)):
         raise ValueError(f"Model '{model.name}' is quantization-aware: its rounding is part of it. "
                          "Pass it to tfcompress.convert(model, 'int8') as it is.")
-    idle = [path for path, layer, key in compressed_tensors(model) if _never_updated(layer, key)]
+    idle = [path for path, layer, key in compressed_tensors(model) if layer.neglected(key)]
     if idle:
-        warnings.warn(f"Nothing was done to {idle}: their methods work between steps. "
+        warnings.warn(f"Nothing was done to {idle} between steps, where their methods work. "
                       "Pass callbacks=[tfcompress.CompressionCallback()] to fit.", stacklevel=2)
     return plain_twin(model)
 
@@ -282,17 +292,3 @@ def strip(model):
 def plain_twin(model):
     """``model`` without wrappers, as it is now. ``refresh(model, twin)`` keeps it up to date."""
     return clone(model, lambda layer: copy_layer(_plain(layer), unfused(_plain(layer))))
-
-
-def _never_updated(layer, key):
-    """Whether a method that works between steps never did, told by the state that starts alike whatever the weights."""
-    method, w, now = layer.methods[key], layer.latent(key), layer.values(key)
-    for i, part in enumerate(method.methods if isinstance(method, Chain) else (method,)):
-        own = Chain.part(i, now) if isinstance(method, Chain) else now
-        if part.idle({key: own}, _END):
-            continue
-        fresh, other = part.init(w), part.init(1 - 2 * w)
-        fixed = [name for name in fresh if name not in part.trainable and np.array_equal(fresh[name], other[name])]
-        if fixed and all(np.array_equal(own[name], np.asarray(fresh[name], "float32")) for name in fixed):
-            return True
-    return False

@@ -6,9 +6,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfcompress.chain import Chain
 from tfcompress.layout import View, kernels, tensors, vectors
 from tfcompress.method import serializable
 
+_END = 2**62  # a step behind the end of every schedule
 pack, unpack = keras.saving.serialize_keras_object, keras.saving.deserialize_keras_object
 
 
@@ -76,9 +78,11 @@ class Compressed(keras.layers.Wrapper):
 
     Attributes:
         strippable: whether the plain layer alone says what this one does; not so for the integer kernels of QAT.
+        visited: whether a ``CompressionCallback`` came by; not saved.
     """
 
     strippable = True
+    visited = False
 
     def __init__(self, layer, methods, **kwargs):
         kwargs = {"name": layer.name, "dtype": "float32", "trainable": layer.trainable, **kwargs}
@@ -155,6 +159,21 @@ class Compressed(keras.layers.Wrapper):
         w = ops.convert_to_numpy(self.methods[key].bake(self.latent(key), self.values(key)))
         w = w + np.zeros((), w.dtype)                    # no -0 where a mask was: one zero packs in fewer bits
         return w if canonical else self.slots[key].view.back(w, np)
+
+    def neglected(self, key):
+        """Whether a method that works between steps never did: by its state, where that starts alike in any weights."""
+        if self.visited:
+            return False
+        method, w, now = self.methods[key], self.latent(key), self.values(key)
+        for i, part in enumerate(method.methods if isinstance(method, Chain) else (method,)):
+            own = Chain.part(i, now) if isinstance(method, Chain) else now
+            if part.idle({key: own}, _END):
+                continue
+            fresh, other = part.init(w), part.init(1 - 2 * w)
+            fixed = [name for name in fresh if name not in part.trainable and np.array_equal(fresh[name], other[name])]
+            if fixed and all(np.array_equal(own[name], np.asarray(fresh[name], "float32")) for name in fixed):
+                return True
+        return False
 
     def write(self, key, state):
         """Store new state; the name ``"weight"`` is the latent weight itself (canonical view)."""

@@ -14,11 +14,11 @@ def pack_command(argv):
                         flag_values=values)
     flags.DEFINE_bool("weights", False, "a line for every tensor that is coded", flag_values=values)
     (source,) = parse(values, argv, "pack MODEL.tflite", 1, "unpack.c in tfcompress/packing reads the file in an app.")
-    output = _output(values, source, ".tfcp")
     from android_bench.store import write_file
     from tfcompress.measure import storage
     from tfcompress.pack import packing
     packed = packing(source)
+    output = _output(values, source, ".tfcp")
     write_file(output, packed.content)
     print(storage(source, packed))
     if values.weights:
@@ -32,10 +32,10 @@ def unpack_command(argv):
     flags.DEFINE_string("output", None, "the .tflite file to write (default: beside MODEL)", short_name="o",
                         flag_values=values)
     (source,) = parse(values, argv, "unpack MODEL.tfcp", 1)
-    output = _output(values, source, ".tflite")
     from android_bench.store import write_file
     from tfcompress.pack import unpack
     content = unpack(Path(source).read_bytes())
+    output = _output(values, source, ".tflite")
     write_file(output, content)
     print(f"{output}: {len(content):,} bytes")
 

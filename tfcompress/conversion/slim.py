@@ -14,12 +14,12 @@ GATES = 4
 
 
 def slim(model):
-    """A copy of ``model`` without batch normalization, whose biases and weight scales are bfloat16 numbers.
+    """A copy of ``model``, batch normalization folded, whose biases and weight scales are bfloat16 numbers.
 
-    Of a pruned 3-bit network what isn't codes is a large part: a float32 scale and a bias a channel. Batch norms are
-    folded, then biases are rounded, and each kernel of ``scale * codes`` (one scale a tensor, gate or channel) gets a
-    rounded scale; its codes stay. A scale moves by 0.4 % at most, so judge the file that you convert from it. Kernels
-    that are on no grid stay as they are.
+    Of a pruned 3-bit network what isn't codes is a large part: a float32 scale and a bias a channel. Batch norms
+    right behind a convolution or a dense layer are folded (others stay as they are), then biases are rounded, and each
+    kernel of ``scale * codes`` (one scale a tensor, gate or channel) gets a rounded scale; its codes stay. A scale
+    moves by 0.4 % at most, so judge the file that you convert from it. Kernels that are on no grid stay as they are.
 
     Args:
         model: a plain Functional or Sequential model, from ``strip``.

@@ -1391,6 +1391,10 @@ int main(int argc, char **argv) {
         fprintf(stderr, "usage: unpack IN.tfcp OUT.tflite\n");
         return 2;
     }
+    if (!strcmp(argv[1], argv[2])) {
+        fprintf(stderr, "error: OUT.tflite is IN.tfcp: %s\n", argv[1]);
+        return 2;
+    }
     packed = read_file(argv[1], &size);
     if (!packed) {
         fprintf(stderr, "error: can't read %s\n", argv[1]);
