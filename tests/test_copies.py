@@ -114,8 +114,7 @@ def test_integers_see_the_statistics_of_a_normalization():
 def test_filters_go_beside_them_and_rounds_are_taken_up_again(name, tmp_path):
     model = net(LAYERS[name]())
     model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    rounds = 2 if name in ("cells", "block") else 1      # a folder is read again after one, too
-    options = dict(target=0.9 if name == "cells" else 0.6, rounds=rounds, fit=0)
+    options = dict(target=0.9 if name == "cells" else 0.6, rounds=2, fit=0)
     if name in ("lambda", "name of Keras"):
         with pytest.raises(ValueError, match="`folder` can't keep rounds"):
             prune_filters(model, (X, Y), folder=tmp_path, **options)

@@ -40,6 +40,8 @@ class CompressionCallback(keras.callbacks.Callback):
         if not self.tensors:
             raise ValueError(f"Model '{self.model.name}' has no compressed layer. Call tfcompress.compress(model, ...) "
                              "and fit what it returns.")
+        for _, layer, _ in self.tensors:
+            layer.visited = True
         self.twin = None
         if any(layer.methods[key].needs_model for _, layer, key in self.tensors):
             check_model(self.net)
@@ -76,8 +78,6 @@ class CompressionCallback(keras.callbacks.Callback):
 
     def update(self, step):
         """Run every method's update now, as of optimizer step ``step``."""
-        for _, layer, _ in self.tensors:
-            layer.visited = True
         for method, members in self._groups():
             states = {path: layer.values(key) for path, layer, key in members}
             if method.idle(states, step):
