@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).parent.parent
-BENCH = ("result", "host", "stats", "store", "metrics")  # what tfcompress may take from android_bench
+BENCH = ("result", "host", "side_by_side", "stats", "store", "metrics")  # what tfcompress may take from android_bench
 # Each room may import from its own row and the rows above it.
 ORDER = [
     ["_version", "arrays", "flatbuffer", "weights", "programme"],

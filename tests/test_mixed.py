@@ -79,11 +79,14 @@ class Planted(Search):
 
     def _measured(self, chosen, goals):
         picked = tuple(LADDER[level] for level in chosen)
-        size = sum(4 if name == "int4" else 8 for name in picked)
+        size, = self.sizes([picked])
         drop = 3.0 if picked[1] == "int4" else 0.5 if "int4" in picked else 0.0
-        size += self.extra if picked.count("int4") == 1 else 0
         self._known[picked] = Tried(picked, 1 - drop / 100, {"bytes": size, "max_drop": drop})
         return self._known[picked]
+
+    def sizes(self, assignments):
+        return [sum(4 if name == "int4" else 8 for name in picked) + (self.extra if picked.count("int4") == 1 else 0)
+                for picked in assignments]
 
     def judge(self, assignments):
         return [0.1 if picked[1] == "int8" else 1.0 for picked in assignments]
@@ -115,13 +118,61 @@ def test_the_least_file_is_sought_among_real_ones_where_layers_share_what_stands
         own = sum((1, 3, 4)[LADDER.index(name)] for name in picked[:2]) + (4, 3, 0)[LADDER.index(picked[2])]
         return own + 5 * sum(a != b for a, b in itertools.pairwise(picked))
 
-    search = Planted()
-    search.sizes = lambda assignments: [size(picked) for picked in assignments]
+    made = Planted()
+    made.sizes = lambda assignments: [size(picked) for picked in assignments]
     cost = np.full((3, len(LADDER)), np.inf)
     cost[:, :3] = (1, 3, 4), (1, 3, 4), (4, 3, 0)
-    found = search._smallest(cost)
+    found = made._lowered("bytes", cost.argmin(axis=1).tolist(), cost, {"bytes": 0})
     assert size([LADDER[level] for level in found]) == min(map(size, itertools.product(LADDER[:3], repeat=3))) == 6
     assert size([LADDER[level] for level in cost.argmin(axis=1)]) == 7
+
+
+class Clocked(Planted):
+    """Files take what ``clock`` says; times of single layers lie: they call int4 the fastest everywhere."""
+
+    def __init__(self, clock):
+        super().__init__()
+        self.clock = clock
+
+    def _tables(self, names):
+        damages = np.full((3, len(LADDER)), np.inf)
+        damages[:, 1:3], damages[:, 5] = (3.0, 1.0), 0.0
+        costs = np.zeros((1, 3, len(LADDER)))
+        costs[0, :, 1], costs[0, :, 5] = -5.0, 1.0
+        return damages, costs, {"latency_us": 30.0}
+
+    def file(self, picked):
+        return tuple(picked)
+
+    def _times(self, files):
+        return {name: self.clock(picked) for name, picked in files.items()}
+
+    def _measured(self, chosen, goals):
+        picked = tuple(LADDER[level] for level in chosen)
+        self._known[picked] = Tried(picked, 0.9, {"latency_us": self.clock(picked), "max_drop": 0.0})
+        return self._known[picked]
+
+
+@pytest.mark.parametrize("clock, held", [
+    (lambda picked: 20.0 + 20 * (set(picked) != {"int8"}), 20.0),       # only the file of one precision is fast
+    (lambda picked: 40.0 - 8 * picked.count("int8") + 12 * (picked[0] == "int8"), 24.0),  # first float, then int8
+    (lambda picked: 30.0 + picked.count("int4") - 1.0 * picked.count("float32"), None),   # 27 is the least there is
+])
+def test_wrong_times_of_layers_lead_to_no_refusal_that_real_files_gainsay(clock, held):
+    """Brute force says what can be held; the programme, by the layers, would have taken int4 three times."""
+    precisions = "int4", "int8", "float32"
+    found, missed = Clocked(clock).run({"latency_us": 25.0, "max_drop": 1.0})
+    assert found.amounts["latency_us"] == min(map(clock, itertools.product(precisions, repeat=3))) == (held or 27.0)
+    assert missed == (() if held else ("latency_us",))
+
+
+def test_a_file_that_does_not_run_is_no_candidate_for_the_fastest():
+    def clock(picked):
+        if "int4" in picked:
+            raise RuntimeError("LiteRT died")
+        return 20.0
+
+    assert Clocked(clock)._taken("latency_us", [[1, 2, 2], [2, 2, 2]]) == [np.inf, 20.0]
 
 
 def test_what_would_be_taken_is_timed_twice_and_the_slower_time_counts(monkeypatch):

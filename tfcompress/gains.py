@@ -1,12 +1,11 @@
 """Does it pay? Files beside the first of them: bytes, gzip, multiply-accumulates, measured time, and why."""
 
-import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from android_bench import host
+from android_bench import side_by_side
 from android_bench.result import Result, read_rows
 from tfcompress import flatbuffer
 from tfcompress.inspect import inspect
@@ -14,7 +13,7 @@ from tfcompress.measure import storage
 from tfcompress.study.verdict import saves
 
 
-def payoff(files, *, device="host", turns=3):
+def payoff(files, *, device="host", turns=15):
     """Measure ``.tflite`` files side by side; each row's ``facts["pays"]`` says what it saves against the first.
 
     ``"real"``: smaller or faster, as measured. ``"theoretical"``: zeros that change neither bytes nor time.
@@ -23,7 +22,7 @@ def payoff(files, *, device="host", turns=3):
         files: ``{name: path, bytes or TFLiteModel}``; the first is what the others are measured against.
         device: ``"host"`` (this computer, LiteRT with XNNPACK, one thread), or the serial number of a phone that
             ``android-bench devices`` lists (``$ANDROID_BENCH_BINARY`` names its benchmark_model).
-        turns: how often each file is timed, one after the other in each turn; the median of the turns' medians counts.
+        turns: in how many turns the files are timed on this computer, see ``android_bench.side_by_side``.
 
     Returns:
         A list of ``android_bench.result.Result`` rows.
@@ -66,18 +65,17 @@ def table(rows):
     return "\n".join(lines)
 
 
-def timed(contents, *, device="host", turns=3):
-    """``{name: Result}`` with the time of one run of each file (bytes), all timed in turns."""
+def timed(contents, *, device="host", turns=15):
+    """``{name: Result}`` with the time of one run of each file (bytes), all timed in turns beside the first."""
     with tempfile.TemporaryDirectory() as folder:
         paths = {name: Path(folder) / f"{i}.tflite" for i, name in enumerate(contents)}
         for name, content in contents.items():
             paths[name].write_bytes(content)
         if device != "host":
             return _on_phone(paths, device, Path(folder) / "results")
-        found = [{name: host.measure(path, runs=100, min_seconds=0.2).latency_p50_us for name, path in paths.items()}
-                 for _ in range(turns)]
-    return {name: Result(id=name, recipe=name, device="host, 1 thread", threads=1,
-                         latency_p50_us=statistics.median(turn[name] for turn in found)) for name in paths}
+        found = side_by_side.latencies(list(paths.values()), turns=turns)
+    return {name: Result(id=name, recipe=name, device="host, 1 thread", threads=1, latency_p50_us=time)
+            for name, time in zip(paths, found, strict=True)}
 
 
 def _on_phone(paths, serial, results):

@@ -14,6 +14,8 @@ from tfcompress.programme import choose
 BUDGETS = ("bytes", "latency_us")
 TRIES = 30  # files made and measured
 SNR_SAMPLES = 64
+SWEEPS = 3  # over the layers, in search of files that take less
+CLEARLY = {"bytes": 1.0, "latency_us": 0.98}  # less than measured noise
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,9 @@ class Search:
         """``(Tried, names of the budgets that can't be met)``: none where all are held."""
         names = [name for name in BUDGETS if name in goals]
         damages, costs, base = self._tables(names)
-        best, least = None, []
+        best, least, uniform = None, [], _uniform(np.isfinite(damages))
         for name, cost in zip(names, costs, strict=True):  # what can't be met at all is told by the least file
-            least.append(self._least(name, np.where(np.isfinite(damages), cost, np.inf), goals))
+            least.append(self._least(name, np.where(np.isfinite(damages), cost, np.inf), uniform, goals))
             if least[-1].amounts[name] > goals[name]:
                 return least[-1], (name,)
             best = self._better(best, least[-1], goals, names)
@@ -75,34 +77,51 @@ class Search:
                 return found, ()
             else:
                 damages, chosen = self._fall_back(chosen, damages, costs, np.maximum(room, taken + left))
+        for levels in uniform:
+            best = self._better(best, self._measured(levels, goals), goals, names)
         if best is None:
             return least[0], tuple(names)
         return best, () if best.amounts["max_drop"] <= goals["max_drop"] else ("max_drop",)
 
-    def _least(self, name, cost, goals):
-        """The ``Tried`` that takes least of a budget, by the sums; where that is too much, by real files' bytes."""
-        found = self._measured(cost.argmin(axis=1), goals)
-        if name == "bytes" and found.amounts[name] > goals[name] and self.mixer.ranges:
-            found = self._measured(self._smallest(cost), goals)
+    def _least(self, name, cost, uniform, goals):
+        """The ``Tried`` that takes least of a budget, of the least sum and the files of one precision; where that is
+        too much, changed layer by layer while real files take less."""
+        starts = [cost.argmin(axis=1).tolist(), *uniform]
+        levels = starts[int(np.argmin(self._taken(name, starts)))]
+        found = self._measured(levels, goals)
+        if found.amounts[name] > goals[name] and (name == "latency_us" or self.mixer.ranges):
+            less = self._measured(self._lowered(name, levels, cost, goals), goals)
+            found = min(found, less, key=lambda tried: tried.amounts[name])
         return found
 
-    def _smallest(self, cost):
-        """Levels of the smallest file that no change of one layer makes smaller: layers of fixed ranges share the
-        operations between them."""
-        offered = [np.flatnonzero(np.isfinite(row)) for row in cost]
-        starts = [list(cost.argmin(axis=1)), [levels[0] for levels in offered]]
-        sizes = self._sizes(starts)
-        levels, size = starts[int(np.argmin(sizes))], min(sizes)
-        while True:
-            moves = [levels[:at] + [new] + levels[at + 1:] for at in range(len(levels)) for new in offered[at]
-                     if new != levels[at]]
-            sizes = self._sizes(moves)
-            if min(sizes, default=size) >= size:
-                return levels
-            levels, size = moves[int(np.argmin(sizes))], min(sizes)
+    def _lowered(self, name, levels, cost, goals):
+        """Levels that hold a budget, or that no change of one layer makes take less: layers share the operations
+        between them, so that sums lie."""
+        changed = True
+        for _ in range(SWEEPS):
+            if not changed:
+                break
+            changed = False
+            for at in track(range(len(levels)), f"seeking less {name}", transient=True):
+                moves = [levels[:at] + [int(new)] + levels[at + 1:] for new in np.flatnonzero(np.isfinite(cost[at]))
+                         if new != levels[at]]
+                taken = self._taken(name, [levels, *moves])
+                best = int(np.argmin(taken))
+                if taken[best] < CLEARLY[name] * taken[0]:
+                    levels, changed = moves[best - 1], True
+                    if taken[best] <= goals[name] and self._measured(levels, goals).amounts[name] <= goals[name]:
+                        return levels
+        return levels
 
-    def _sizes(self, assignments):
-        return self.mixer.sizes([[LADDER[level] for level in levels] for levels in assignments])
+    def _taken(self, name, assignments):
+        """What the files of some assignments take of one budget; infinite for one that does not run."""
+        picked = [[LADDER[level] for level in levels] for levels in assignments]
+        if name == "bytes":
+            return self.mixer.sizes(picked)
+        try:
+            return list(self._times({str(at): self.file(one) for at, one in enumerate(picked)}).values())
+        except RuntimeError:
+            return [self._taken(name, [one])[0] for one in assignments] if len(assignments) > 1 else [np.inf]
 
     def _better(self, best, found, goals, names):
         """The one with the smaller drop, of those that hold the budgets of bytes and time."""
@@ -122,16 +141,21 @@ class Search:
             damage, size = np.array(mixer.alone(at)).T
             damages[at, levels] = np.maximum(damage, 0)
             for k, name in enumerate(names):
-                costs[k, at, levels] = size - base["bytes"] if name == "bytes" else self._times(at)
+                costs[k, at, levels] = size - base["bytes"] if name == "bytes" else self._beyond(at)
         self._last = None, None  # the last file is of layers that nothing was clipped in yet
         return damages, costs, base
 
-    def _times(self, at):
-        """What the precisions of one layer take, beyond the base, in us: files that differ in it, timed in turns."""
+    def _beyond(self, at):
+        """What the precisions of one layer take beyond the base, in us."""
         files = {name: self.file(self.mixer.changed(at, name)) for name in self.mixer.offered[at]}
-        found = timed({"base": self.file(self.mixer.base), "float": self.float_file, **files}, device=self.device)
+        found = self._times({"base": self.file(self.mixer.base), **files})
+        return [found[name] - found["base"] for name in files]
+
+    def _times(self, files):
+        """Times of one run of files (bytes) by name, all timed beside the float file, in the unit of its first time."""
+        found = timed({"float": self.float_file, **files}, device=self.device)
         unit = self._float_us / found["float"].latency_p50_us
-        return [unit * (found[name].latency_p50_us - found["base"].latency_p50_us) for name in files]
+        return {name: unit * found[name].latency_p50_us for name in files}
 
     def _measured(self, chosen, goals):
         """The ``Tried`` of an assignment of levels; an old one is not measured again.
@@ -160,8 +184,7 @@ class Search:
         content = self.file(picked)
         amounts = {"bytes": len(content)}
         if "latency_us" in names:
-            found = timed({"float": self.float_file, "mixed": content}, device=self.device)
-            amounts["latency_us"] = found["mixed"].latency_p50_us / found["float"].latency_p50_us * self._float_us
+            amounts["latency_us"] = self._times({"mixed": content})["mixed"]
         return amounts
 
     def file(self, picked):
@@ -200,6 +223,18 @@ class Search:
                      for found in (alone, final)]
             rows.append((np.inf if at not in paths and not layer["loop"] else worst[0], worst[1]))
         return rows
+
+
+def _uniform(offered):
+    """Levels of the files of one precision; a layer that does not have it takes the next one up, else its last.
+
+    >>> _uniform(np.array([[True, False, True], [False, True, False]]))
+    [[0, 1], [2, 1]]
+    """
+    rows = [np.flatnonzero(row).tolist() for row in offered]
+    found = [tuple(next((level for level in own if level >= least), own[-1]) for own in rows)
+             for least in np.flatnonzero(offered.any(axis=0))]
+    return list(map(list, dict.fromkeys(found)))
 
 
 def _ratios(first, second, x):
