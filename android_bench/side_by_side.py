@@ -15,40 +15,48 @@ from android_bench import child
 from android_bench.host import feeds_for
 
 _LEAST_TURNS = 3
+_MOST_BYTES = 2**28  # of files in one process; XNNPACK packs a second copy of the weights
 
 
-def latencies(paths, *, seconds: float = 0.3, turns: int = 15, max_seconds: float = 10.0) -> list[float]:
+def latencies(paths, *, turns: int = 15, seconds: float = 0.02, max_seconds: float = 10.0) -> list[float]:
     """Time of one run of each file in us, one thread, XNNPACK, random inputs in a batch of one.
 
     The first file's is the median of its turns' medians; another's is that, times the median over the turns of its
-    ratio to the first: a turn in which the computer was slow was slow for both.
+    ratio to the first: a turn in which the computer was slow was slow for both. Large files take turns in several
+    processes, the first file in each.
 
     Args:
-        paths: of the files; all are in memory at once.
-        seconds: that each file runs, in all turns together.
-        turns: each file runs at least twice in each; slow files stop after three turns and `max_seconds` a file.
+        paths: of the files.
+        turns: in each turn every file runs at least twice.
+        seconds: that each file runs in a turn.
+        max_seconds: slow files stop after three turns and so many seconds a file.
 
     Raises:
         ValueError: a file whose inputs can't be made up.
         RuntimeError: a file that LiteRT refuses or dies of: it is named.
     """
-    job = dict(paths=[str(Path(path).resolve()) for path in paths], seconds=seconds, turns=turns,
-               max_seconds=max_seconds)  # fmt: skip
-    job["path"] = ", ".join(job["paths"])
+    paths = [Path(path).resolve() for path in paths]
+    options = dict(turns=turns, seconds=seconds, max_seconds=max_seconds)
+    if len(paths) > 2 and sum(path.stat().st_size for path in paths) > _MOST_BYTES:
+        half = (len(paths) + 1) // 2
+        first, *some = latencies(paths[:half], **options)
+        again, *others = latencies([paths[0], *paths[half:]], **options)
+        return [first, *some, *(first * other / again for other in others)]
+    job = dict(paths=[str(path) for path in paths], path=", ".join(map(str, paths)), **options)
     try:
         found = child.in_child("side_by_side", job, {}, timeout=120 + 8 * max_seconds * len(paths))[0]
     except RuntimeError:
         for path in paths if len(paths) > 1 else ():  # the one that can't run has the error to itself
-            latencies([path], seconds=0.0, turns=1)
+            latencies([path], turns=1, seconds=0.0)
         raise
     return [nanoseconds / 1e3 for nanoseconds in found["times_ns"]]
 
 
-def in_turns(runs, *, seconds: float, turns: int, max_seconds: float, clock=time.perf_counter_ns) -> list[float]:
+def in_turns(runs, *, turns: int, seconds: float, max_seconds: float, clock=time.perf_counter_ns) -> list[float]:
     """Time of each of the functions `runs` in the clock's ns, as `latencies` tells it of files."""
     found, end = [], clock() + len(runs) * max_seconds * 1e9
     while len(found) < turns and (len(found) < _LEAST_TURNS or clock() < end):
-        found.append([_median(run, seconds * 1e9 / turns, clock) for run in runs])
+        found.append([_median(run, seconds * 1e9, clock) for run in runs])
     times = np.array(found)
     return (np.median(times[:, 0]) * np.median(times / times[:, :1], axis=0)).tolist()
 
@@ -78,5 +86,5 @@ def _timed(job: dict, arrays: dict[str, np.ndarray]) -> dict:
         for detail, feed in zip(details, feeds_for(details, arrays), strict=True):
             interpreter.set_tensor(detail["index"], feed)
         interpreter.invoke()
-    options = {name: job[name] for name in ("seconds", "turns", "max_seconds")}
+    options = {name: job[name] for name in ("turns", "seconds", "max_seconds")}
     return {"times_ns": in_turns([interpreter.invoke for interpreter in loaded], **options)}

@@ -29,7 +29,7 @@ def row_of(name: str, share: float) -> dict:
     model = NETS[name]()
     result = tc.prune_filters(model, None, share, "latency_us", criterion="l2_norm", rounds=2,
                               fit=0)  # fmt: skip
-    before, after = tc.payoff({"control": tc.convert(model), "small": tc.convert(result.model)}, turns=9)
+    before, after = tc.payoff({"control": tc.convert(model), "small": tc.convert(result.model)}, turns=45)
     got = after.latency_p50_us / before.latency_p50_us
     return dict(net=name, asked=share, got=round(got, 3), off=round(got / share - 1, 3), load=os.getloadavg()[0],
                 control_us=before.latency_p50_us, us=after.latency_p50_us, macs=round(after.macs / before.macs, 3))

@@ -22,7 +22,7 @@ def payoff(files, *, device="host", turns=15):
         files: ``{name: path, bytes or TFLiteModel}``; the first is what the others are measured against.
         device: ``"host"`` (this computer, LiteRT with XNNPACK, one thread), or the serial number of a phone that
             ``android-bench devices`` lists (``$ANDROID_BENCH_BINARY`` names its benchmark_model).
-        turns: in how many turns the files are timed on this computer, see ``android_bench.side_by_side``.
+        turns: of .02 s, in which each file is timed on this computer beside the first: ``android_bench.side_by_side``.
 
     Returns:
         A list of ``android_bench.result.Result`` rows.
@@ -66,7 +66,8 @@ def table(rows):
 
 
 def timed(contents, *, device="host", turns=15):
-    """``{name: Result}`` with the time of one run of each file (bytes), all timed in turns beside the first."""
+    """``{name: Result}`` with the time of one run of each file (bytes): on this computer beside the first, in turns of
+    one process; on a phone as ``android-bench run`` does it."""
     with tempfile.TemporaryDirectory() as folder:
         paths = {name: Path(folder) / f"{i}.tflite" for i, name in enumerate(contents)}
         for name, content in contents.items():

@@ -6,7 +6,7 @@ in a child process): the damage of that layer alone, as mean KL divergence of th
 2. An integer programme (``programme.choose``; Yao Z et al., "HAWQ-V3", ICML 2021) takes the least sum of damages
 within the budgets. Bytes and times of layers are taken to add up; where the real file is larger or slower than its
 budget, the programme gets so much less, and goes on. Before a budget is refused, the files of one precision are
-measured, and the one that takes least is changed layer by layer while the real file takes less.
+measured, and the one that takes least is changed layer by layer while the real file takes clearly less.
 3. Where the real file's accuracy is too low, the layer whose next step of bits repairs most of the damage, measured
 in that file, must have the step, and the others pay for it by the programme; the next one where they can't.
 

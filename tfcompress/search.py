@@ -1,5 +1,7 @@
 """The search of ``mixed_precision``: propose by the programme, measure the real file, tighten or fall back."""
 
+import contextlib
+import statistics
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +16,9 @@ from tfcompress.programme import choose
 BUDGETS = ("bytes", "latency_us")
 TRIES = 30  # files made and measured
 SNR_SAMPLES = 64
+FIRST = 3  # times of the float file, in processes of their own: the unit of all others
 SWEEPS = 3  # over the layers, in search of files that take less
-CLEARLY = {"bytes": 1.0, "latency_us": 0.98}  # less than measured noise
+CLEARLY = {"bytes": 1.0, "latency_us": 0.98}  # times of one file differ by up to 2 %
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class Search:
         """Budgets as amounts: shares below 1 are of the float32 file's."""
         own = {"bytes": len(self.float_file)}
         if "latency_us" in targets:
-            self._float_us = timed({"float": self.float_file}, device=self.device)["float"].latency_p50_us
+            self._float_us = statistics.median(timed({"float": self.float_file}, device=self.device)[
+                "float"].latency_p50_us for _ in range(FIRST))
             own["latency_us"] = self._float_us
         return {name: float(target * own[name] if target < 1 else target) for name, target in targets.items()}
 
@@ -55,21 +59,22 @@ class Search:
         """``(Tried, names of the budgets that can't be met)``: none where all are held."""
         names = [name for name in BUDGETS if name in goals]
         damages, costs, base = self._tables(names)
-        best, least, uniform = None, [], _uniform(np.isfinite(damages))
-        for name, cost in zip(names, costs, strict=True):  # what can't be met at all is told by the least file
-            least.append(self._least(name, np.where(np.isfinite(damages), cost, np.inf), uniform, goals))
-            if least[-1].amounts[name] > goals[name]:
-                return least[-1], (name,)
-            best = self._better(best, least[-1], goals, names)
-        room = np.array([goals[name] - base[name] for name in names])
+        uniform = _uniform(np.isfinite(damages))
+        for name, cost in zip(names, costs, strict=True):
+            self._seek_least(name, np.where(np.isfinite(damages), cost, np.inf), uniform, goals)
+            nearest = self._nearest((name,), goals)
+            if nearest.amounts[name] > goals[name]:
+                return nearest, (name,)
+        room, start = np.array([goals[name] - base[name] for name in names]), self.tries
+        best = self._best(names, goals)
+        if best is not None:  # a real file within the budgets, whatever the sums say of it
+            room = np.maximum(room, sum(self._left(best, costs, names, goals)))
         chosen = choose(damages, costs, room)
         for _ in range(2 * TRIES):
-            if chosen is None or self.tries >= TRIES:
+            if chosen is None or self.tries - start >= TRIES:
                 break
             found = self._measured(chosen, goals)
-            best = self._better(best, found, goals, names)
-            left = np.array([goals[name] - found.amounts[name] for name in names])
-            taken = costs[:, np.arange(len(chosen)), chosen].sum(axis=1)
+            taken, left = self._left(found, costs, names, goals)
             if (left < 0).any():  # amounts of layers don't quite add up: so much less for the programme
                 room = np.where(left < 0, np.minimum(room, taken + left), room)
                 chosen = choose(damages, costs, room)
@@ -77,57 +82,75 @@ class Search:
                 return found, ()
             else:
                 damages, chosen = self._fall_back(chosen, damages, costs, np.maximum(room, taken + left))
-        for levels in uniform:
-            best = self._better(best, self._measured(levels, goals), goals, names)
+        return self._last_resort(uniform, names, goals)
+
+    def _last_resort(self, uniform, names, goals):
+        """What ``run`` gives back when the programme has no more to propose: files of one precision count, too."""
+        best = self._best(names, goals)
+        for levels in uniform if best is None or best.amounts["max_drop"] > goals["max_drop"] else ():
+            with contextlib.suppress(RuntimeError, ValueError):  # one that does not run is no candidate
+                self._measured(levels, goals)
+        best = self._best(names, goals)
         if best is None:
-            return least[0], tuple(names)
+            return self._nearest(names, goals), tuple(names)
         return best, () if best.amounts["max_drop"] <= goals["max_drop"] else ("max_drop",)
 
-    def _least(self, name, cost, uniform, goals):
-        """The ``Tried`` that takes least of a budget, of the least sum and the files of one precision; where that is
-        too much, changed layer by layer while real files take less."""
-        starts = [cost.argmin(axis=1).tolist(), *uniform]
+    def _best(self, names, goals):
+        """Of the files that hold the budgets of bytes and time, the one with the smallest drop; None without one."""
+        held = [tried for tried in self._known.values() if all(tried.amounts[name] <= goals[name] for name in names)]
+        return min(held, key=lambda tried: tried.amounts["max_drop"], default=None)
+
+    def _nearest(self, names, goals):
+        """The file that comes nearest to some budgets: the largest of its amounts, as a share of the goal, is least."""
+        return min(self._known.values(), key=lambda tried: max(tried.amounts[name] / goals[name] for name in names))
+
+    def _left(self, tried, costs, names, goals):
+        """``(sums of the layers' costs, amounts that the real file leaves)`` for each budget."""
+        levels = [LADDER.index(name) for name in tried.chosen]
+        left = np.array([goals[name] - tried.amounts[name] for name in names])
+        return costs[:, np.arange(len(levels)), levels].sum(axis=1), left
+
+    def _seek_least(self, name, cost, uniform, goals):
+        """Measure what takes least of a budget, of the least sum, the files of one precision and those known; where
+        that is too much, layers are changed while real files take clearly less."""
+        known = [tuple(LADDER.index(precision) for precision in picked) for picked in self._known]
+        starts = [list(levels) for levels in dict.fromkeys([tuple(cost.argmin(axis=1).tolist()), *uniform, *known])]
         levels = starts[int(np.argmin(self._taken(name, starts)))]
-        found = self._measured(levels, goals)
-        if found.amounts[name] > goals[name] and (name == "latency_us" or self.mixer.ranges):
-            less = self._measured(self._lowered(name, levels, cost, goals), goals)
-            found = min(found, less, key=lambda tried: tried.amounts[name])
-        return found
+        if self._measured(levels, goals).amounts[name] > goals[name]:
+            self._measured(self._lowered(name, levels, cost, goals), goals)
 
     def _lowered(self, name, levels, cost, goals):
-        """Levels that hold a budget, or that no change of one layer makes take less: layers share the operations
-        between them, so that sums lie."""
-        changed = True
+        """Levels whose file holds a budget, or that no change of one layer makes take clearly less, as far as
+        ``SWEEPS`` over the layers show: layers share the operations between them, so that sums lie."""
         for _ in range(SWEEPS):
-            if not changed:
-                break
-            changed = False
+            before = levels
             for at in track(range(len(levels)), f"seeking less {name}", transient=True):
                 moves = [levels[:at] + [int(new)] + levels[at + 1:] for new in np.flatnonzero(np.isfinite(cost[at]))
                          if new != levels[at]]
-                taken = self._taken(name, [levels, *moves])
+                taken = self._taken(name, [levels, *moves]) if moves else [0.0]
                 best = int(np.argmin(taken))
-                if taken[best] < CLEARLY[name] * taken[0]:
-                    levels, changed = moves[best - 1], True
-                    if taken[best] <= goals[name] and self._measured(levels, goals).amounts[name] <= goals[name]:
+                if 0 < best and taken[best] <= goals[name]:
+                    levels = moves[best - 1]
+                    if self._measured(levels, goals).amounts[name] <= goals[name]:
                         return levels
+                elif taken[best] < CLEARLY[name] * taken[0]:
+                    levels = moves[best - 1]
+            if levels == before:
+                break
         return levels
 
     def _taken(self, name, assignments):
         """What the files of some assignments take of one budget; infinite for one that does not run."""
         picked = [[LADDER[level] for level in levels] for levels in assignments]
         if name == "bytes":
-            return self.mixer.sizes(picked)
+            return [size or np.inf for size in self.mixer.sizes(picked)]
         try:
             return list(self._times({str(at): self.file(one) for at, one in enumerate(picked)}).values())
         except RuntimeError:
-            return [self._taken(name, [one])[0] for one in assignments] if len(assignments) > 1 else [np.inf]
-
-    def _better(self, best, found, goals, names):
-        """The one with the smaller drop, of those that hold the budgets of bytes and time."""
-        if any(found.amounts[name] > goals[name] for name in names):
-            return best
-        return found if best is None or found.amounts["max_drop"] < best.amounts["max_drop"] else best
+            if len(assignments) > 1:
+                return [self._taken(name, [one])[0] for one in assignments]
+            self._times({})  # raises where it is not the file but the device
+            return [np.inf]
 
     def _tables(self, names):
         """Damages (layers, precisions), infinite where not offered; costs (budgets, layers, precisions) beside the
@@ -140,16 +163,19 @@ class Search:
             levels = [LADDER.index(name) for name in mixer.offered[at]]
             damage, size = np.array(mixer.alone(at)).T
             damages[at, levels] = np.maximum(damage, 0)
+            runs = np.isfinite(damage)
             for k, name in enumerate(names):
-                costs[k, at, levels] = size - base["bytes"] if name == "bytes" else self._beyond(at)
+                costs[k, at, levels] = size - base["bytes"] if name == "bytes" else self._beyond(at, runs)
         self._last = None, None  # the last file is of layers that nothing was clipped in yet
         return damages, costs, base
 
-    def _beyond(self, at):
-        """What the precisions of one layer take beyond the base, in us."""
-        files = {name: self.file(self.mixer.changed(at, name)) for name in self.mixer.offered[at]}
-        found = self._times({"base": self.file(self.mixer.base), **files})
-        return [found[name] - found["base"] for name in files]
+    def _beyond(self, at, runs):
+        """What the precisions of one layer take beyond the base, in us; 0 for those that don't run."""
+        offered, own = self.mixer.offered[at], self.mixer.base[at]
+        files = {name: self.file(self.mixer.changed(at, name)) for name, run in zip(offered, runs, strict=True)
+                 if run and name != own}
+        found = self._times({own: self.file(self.mixer.base), **files}) if files else {}
+        return [found[name] - found[own] if name in found else 0.0 for name in offered]
 
     def _times(self, files):
         """Times of one run of files (bytes) by name, all timed beside the float file, in the unit of its first time."""
@@ -229,12 +255,12 @@ def _uniform(offered):
     """Levels of the files of one precision; a layer that does not have it takes the next one up, else its last.
 
     >>> _uniform(np.array([[True, False, True], [False, True, False]]))
-    [[0, 1], [2, 1]]
+    [(0, 1), (2, 1)]
     """
     rows = [np.flatnonzero(row).tolist() for row in offered]
     found = [tuple(next((level for level in own if level >= least), own[-1]) for own in rows)
              for least in np.flatnonzero(offered.any(axis=0))]
-    return list(map(list, dict.fromkeys(found)))
+    return list(dict.fromkeys(found))
 
 
 def _ratios(first, second, x):
