@@ -182,6 +182,8 @@ def test_the_commands(tmp_path, capsys):
     assert cli.main(["pack", str(source), "-o", str(source)]) == 2
     assert "another file" in capsys.readouterr().err
     assert cli.main(["unpack", str(source)]) == 2 and "TFCP" in capsys.readouterr().err
+    assert cli.main(["pack", str(tmp_path / "none.tflite"), "-o", str(tmp_path / "no" / "net.tfcp")]) == 2
+    assert "the folder" in capsys.readouterr().err  # before the file is read
     assert source.read_bytes() == FILES["scales"]
 
 

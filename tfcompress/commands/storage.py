@@ -17,8 +17,9 @@ def pack_command(argv):
     from android_bench.store import write_file
     from tfcompress.measure import storage
     from tfcompress.pack import packing
-    packed = packing(source)
     output = _output(values, source, ".tfcp")
+    packed = packing(source)
+    _check_other(output, source)
     write_file(output, packed.content)
     print(storage(source, packed))
     if values.weights:
@@ -34,8 +35,9 @@ def unpack_command(argv):
     (source,) = parse(values, argv, "unpack MODEL.tfcp", 1)
     from android_bench.store import write_file
     from tfcompress.pack import unpack
-    content = unpack(Path(source).read_bytes())
     output = _output(values, source, ".tflite")
+    content = unpack(Path(source).read_bytes())
+    _check_other(output, source)
     write_file(output, content)
     print(f"{output}: {len(content):,} bytes")
 
@@ -44,6 +46,10 @@ def _output(values, source, suffix):
     output = Path(values.output or Path(source).with_suffix(suffix))
     if not output.parent.is_dir():
         raise OSError(f"Can't write {output}: the folder {output.parent} does not exist.")
+    return output
+
+
+def _check_other(output, source):
+    """After the file was read: one of the wrong kind has another message, though by default it has the same name."""
     if output.resolve() == Path(source).resolve():
         raise ValueError(f"--output is another file than the one that is read. Received: {output} for both.")
-    return output
