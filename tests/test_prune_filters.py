@@ -202,10 +202,11 @@ def test_times_are_told_in_the_unit_of_the_first_measurement(monkeypatch):
     model = residual_net()
     cutter = Cutter(model, None, "l2_norm", None, 1, "host")
     cutter.begin(100.0, {})
-    later = [Result(id="start", recipe="", device="host", latency_p50_us=130.0),
-             Result(id="round 1", recipe="", device="host", latency_p50_us=65.0)]
-    monkeypatch.setattr(cut, "payoff", lambda files, device: later)
-    assert cutter.row("round 1", model).latency_p50_us == 50.0
+    later = {name: Result(id=name, recipe="", device="host", latency_p50_us=time)
+             for name, time in (("start", 130.0), ("round 1", 65.0))}
+    monkeypatch.setattr(cut, "timed", lambda files, device: later)
+    row = cutter.row("round 1", model)
+    assert row.latency_p50_us == 50.0 and row.facts["pays"] == "real: 2.0x faster"
 
 
 @pytest.mark.slow

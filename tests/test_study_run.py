@@ -139,6 +139,8 @@ def test_a_disturbed_measurement_is_made_again(monkeypatch, threads, shares, kep
 def test_two_ray_workers_give_the_same_rows(study, tmp_path):
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'tfcompress[ray]'")
     config = replace(CONFIG, only=("C0", "P90Q8"))
+    for name in ("control.keras", "control.json"):
+        shutil.copy(study / name, tmp_path)
     run_study(config, tmp_path, workers=2, ray="local")
     assert essence(tmp_path) == {id: found for id, found in essence(study).items() if id in config.only}
 

@@ -1,10 +1,13 @@
 """One cut of ``prune_filters``: the lowest-scored channels go until the file has no more than the budget leaves it."""
 
+import functools
+
 import keras
 import numpy as np
 
+from android_bench.result import Result
 from tfcompress.convert import convert
-from tfcompress.gains import payoff, timed
+from tfcompress.gains import paid, timed, weighed
 from tfcompress.inspect import inspect
 from tfcompress.pruning.channels import Channels
 from tfcompress.pruning.choose import RELATIVE, floors, label_costs, label_scores, label_times, lowest
@@ -41,10 +44,17 @@ class Cutter:
     def row(self, name, model=None):
         """The ``Result`` of ``model``, measured beside the first one's file; without a model that one's own."""
         if model is None:
-            return payoff({name: self.file}, device=self.device)[0]
+            return paid(weighed(self.file, timed({name: self.file}, device=self.device)[name]))
         self._last = model, convert(model).content
-        first, row = payoff({"start": self.file, name: self._last[1]}, device=self.device)
-        return row.replace(latency_p50_us=row.latency_p50_us / first.latency_p50_us * self.known[0][1])
+        found = timed({"start": self.file, name: self._last[1]}, device=self.device)
+        first = self._own.replace(latency_p50_us=found["start"].latency_p50_us)
+        row = weighed(self._last[1], found[name])
+        return paid(row, first).replace(latency_p50_us=row.latency_p50_us / first.latency_p50_us * self.known[0][1])
+
+    @functools.cached_property
+    def _own(self):
+        """Sizes of the first model's file, the same beside every other."""
+        return weighed(self.file, Result(id="start", recipe="start", device=self.device))
 
     def begin(self, latency_us, goals):
         """Say what the first model takes, in whose unit the times of all others are told, and what the end shall be."""

@@ -1,5 +1,6 @@
 """Does it pay? Files beside the first of them: bytes, gzip, multiply-accumulates, measured time, and why."""
 
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -40,17 +41,22 @@ def payoff(files, *, device="host", turns=15):
         raise ValueError("`files` holds at least one .tflite file, {name: path, bytes or TFLiteModel}. Received none.")
     contents = {name: flatbuffer.content_of(file) for name, file in files.items()}
     measured = timed(contents, device=device, turns=turns)
-    rows = []
-    for name, content in contents.items():
-        found = inspect(content)
-        stored = storage(content)
-        row = measured[name].replace(raw_bytes=stored.raw, gzip_bytes=stored.gzip, xz_bytes=stored.xz,
-                                     packed_bytes=stored.packed, entropy_bytes=stored.entropy, macs=found.macs,
-                                     sparsity=found.sparsity)
-        verdict = saves(row, rows[0]) if rows else None
-        why = f"{verdict.overall}: {verdict.why}" if rows else "what the others are measured against"
-        rows.append(row.replace(facts=(row.facts or {}) | {"pays": why}))
-    return rows
+    first, *rows = [weighed(content, measured[name]) for name, content in contents.items()]
+    return [paid(first), *(paid(row, first) for row in rows)]
+
+
+def weighed(content, row):
+    """The row of a file (bytes) with its sizes in every form, MACs and sparsity."""
+    found, stored = inspect(content), storage(content)
+    return row.replace(raw_bytes=stored.raw, gzip_bytes=stored.gzip, xz_bytes=stored.xz, packed_bytes=stored.packed,
+                       entropy_bytes=stored.entropy, macs=found.macs, sparsity=found.sparsity)
+
+
+def paid(row, first=None):
+    """The row with ``facts["pays"]``: what it saves against ``first``; None: it is the first."""
+    verdict = saves(row, first) if first else None
+    why = f"{verdict.overall}: {verdict.why}" if verdict else "what the others are measured against"
+    return row.replace(facts=(row.facts or {}) | {"pays": why})
 
 
 def table(rows):
@@ -66,17 +72,22 @@ def table(rows):
 
 
 def timed(contents, *, device="host", turns=15):
-    """``{name: Result}`` with the time of one run of each file (bytes): on this computer beside the first, in turns of
-    one process; on a phone as ``android-bench run`` does it."""
+    """``{name: Result}`` with the time of one run of each file (bytes).
+
+    On this computer all take turns in one process, beside the first; a file alone runs in three, and the median counts.
+    On a phone as ``android-bench run`` does it.
+    """
     with tempfile.TemporaryDirectory() as folder:
         paths = {name: Path(folder) / f"{i}.tflite" for i, name in enumerate(contents)}
         for name, content in contents.items():
             paths[name].write_bytes(content)
         if device != "host":
             return _on_phone(paths, device, Path(folder) / "results")
-        found = side_by_side.latencies(list(paths.values()), turns=turns)
-    return {name: Result(id=name, recipe=name, device="host, 1 thread", threads=1, latency_p50_us=time)
-            for name, time in zip(paths, found, strict=True)}
+        processes = [side_by_side.latencies(list(paths.values()), turns=turns)
+                     for _ in range(3 if len(paths) == 1 else 1)]
+    return {name: Result(id=name, recipe=name, device="host, 1 thread", threads=1,
+                         latency_p50_us=statistics.median(found[at] for found in processes))
+            for at, name in enumerate(paths)}
 
 
 def _on_phone(paths, serial, results):

@@ -1,7 +1,6 @@
 """The search of ``mixed_precision``: propose by the programme, measure the real file, tighten or fall back."""
 
 import contextlib
-import statistics
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +15,6 @@ from tfcompress.programme import choose
 BUDGETS = ("bytes", "latency_us")
 TRIES = 30  # files made and measured
 SNR_SAMPLES = 64
-FIRST = 3  # times of the float file, in processes of their own: the unit of all others
 SWEEPS = 3  # over the layers, in search of files that take less
 CLEARLY = {"bytes": 1.0, "latency_us": 0.98}  # times of one file differ by up to 2 %
 
@@ -50,8 +48,7 @@ class Search:
         """Budgets as amounts: shares below 1 are of the float32 file's."""
         own = {"bytes": len(self.float_file)}
         if "latency_us" in targets:
-            self._float_us = statistics.median(timed({"float": self.float_file}, device=self.device)[
-                "float"].latency_p50_us for _ in range(FIRST))
+            self._float_us = timed({"float": self.float_file}, device=self.device)["float"].latency_p50_us
             own["latency_us"] = self._float_us
         return {name: float(target * own[name] if target < 1 else target) for name, target in targets.items()}
 
