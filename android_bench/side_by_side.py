@@ -32,9 +32,11 @@ def latencies(paths, *, turns: int = 15, seconds: float = 0.02, max_seconds: flo
         max_seconds: slow files stop after three turns and so many seconds a file.
 
     Raises:
-        ValueError: a file whose inputs can't be made up.
+        ValueError: a file whose inputs can't be made up, no turns.
         RuntimeError: a file that LiteRT refuses or dies of: it is named.
     """
+    if turns < 1:
+        raise ValueError(f"Files take one turn or more. Received: {turns=}.")
     paths = [Path(path).resolve() for path in paths]
     options = dict(turns=turns, seconds=seconds, max_seconds=max_seconds)
     if len(paths) > 2 and sum(path.stat().st_size for path in paths) > _MOST_BYTES:

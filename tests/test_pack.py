@@ -184,6 +184,8 @@ def test_the_commands(tmp_path, capsys):
     assert cli.main(["unpack", str(source)]) == 2 and "TFCP" in capsys.readouterr().err
     assert cli.main(["pack", str(tmp_path / "none.tflite"), "-o", str(tmp_path / "no" / "net.tfcp")]) == 2
     assert "the folder" in capsys.readouterr().err  # before the file is read
+    assert cli.main(["pack", str(tmp_path / "no" / "net.tflite")]) == 2
+    assert "the folder" not in capsys.readouterr().err  # it is what is read that is not there
     assert source.read_bytes() == FILES["scales"]
 
 

@@ -59,6 +59,8 @@ def test_files_are_timed_in_one_child_and_the_one_that_cant_run_is_named(tmp_pat
     assert len(found) == 3 and min(found) > 0 and len(jobs) == 1
     with pytest.raises(RuntimeError, match="can't run [^,]*cut.tflite: "):
         side_by_side.latencies(paths, turns=3, seconds=0.01)
+    with pytest.raises(ValueError, match="turns=0"):
+        side_by_side.latencies(paths, turns=0)
 
 
 def test_large_files_take_turns_in_several_processes_each_beside_the_first(tmp_path, monkeypatch):

@@ -1,11 +1,8 @@
 """One cut of ``prune_filters``: the lowest-scored channels go until the file has no more than the budget leaves it."""
 
-import functools
-
 import keras
 import numpy as np
 
-from android_bench.result import Result
 from tfcompress.convert import convert
 from tfcompress.gains import paid, timed, weighed
 from tfcompress.inspect import inspect
@@ -35,6 +32,7 @@ class Cutter:
         self.start, self.data, self.criterion, self.per = model, data, criterion, per
         self.round_to, self.device = round_to, device
         self.file, self.known, self.goals = convert(model).content, [], {}
+        self._first = None                               # row of the first model, once it is there
         self._last = model, self.file                    # the model whose row was made last, and its file
         channels = Channels(model)
         check_copy(model, channels)
@@ -44,17 +42,14 @@ class Cutter:
     def row(self, name, model=None):
         """The ``Result`` of ``model``, measured beside the first one's file; without a model that one's own."""
         if model is None:
-            return paid(weighed(self.file, timed({name: self.file}, device=self.device)[name]))
+            self._first = paid(weighed(self.file, timed({name: self.file}, device=self.device)[name]))
+            return self._first
         self._last = model, convert(model).content
         found = timed({"start": self.file, name: self._last[1]}, device=self.device)
-        first = self._own.replace(latency_p50_us=found["start"].latency_p50_us)
+        self._first = self._first or weighed(self.file, found["start"])
+        first = self._first.replace(latency_p50_us=found["start"].latency_p50_us)
         row = weighed(self._last[1], found[name])
         return paid(row, first).replace(latency_p50_us=row.latency_p50_us / first.latency_p50_us * self.known[0][1])
-
-    @functools.cached_property
-    def _own(self):
-        """Sizes of the first model's file, the same beside every other."""
-        return weighed(self.file, Result(id="start", recipe="start", device=self.device))
 
     def begin(self, latency_us, goals):
         """Say what the first model takes, in whose unit the times of all others are told, and what the end shall be."""

@@ -31,9 +31,11 @@ from tfcompress.conversion.mixer import BITS, LADDER, Mixer
 from tfcompress.conversion.pipeline import Pipeline
 from tfcompress.conversion.worker import worker
 from tfcompress.convert import TFLiteModel
+from tfcompress.diff import diff
 from tfcompress.search import BUDGETS, Search
 
 __all__ = ["BudgetError", "MixedLayer", "MixedPrecision", "mixed_precision"]
+SNR_SAMPLES = 64
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class MixedPrecision:
         accuracy: of the file on the data, 0..1; drop: points (hundredths) below the float32 file.
         budgets: ``{"bytes": (asked for, reached), "latency_us": ..., "max_drop": ...}``.
         refused: ``{(operation, precision): reason}`` of what today's run times don't run.
-        tries: files made and measured.
+        tries: files whose accuracy was measured; more were made, weighed and timed.
     """
 
     file: TFLiteModel
@@ -95,7 +97,7 @@ class MixedPrecision:
         for name, (asked, reached) in self.budgets.items():
             held = "met" if reached <= asked else "NOT MET"
             lines.append(f"{name}: {_amount(name, reached)} of {_amount(name, asked)}, {held}")
-        lines.append(f"accuracy {self.accuracy:.4f}, {self.tries} files tried")
+        lines.append(f"accuracy {self.accuracy:.4f}, measured of {self.tries} files")
         return "\n".join(lines)
 
 
@@ -104,7 +106,8 @@ class BudgetError(ValueError):
 
     Attributes:
         budgets: the names of those, of "bytes", "latency_us", "max_drop". Bytes and times are told by the file that
-            takes least; "max_drop" where none of the files tried, some 30 at most, holds it within the others.
+            takes least, two by the one that takes the smallest share of either; "max_drop" where no file that was
+            measured, some 30, holds it within the others.
         nearest: the ``MixedPrecision`` that comes nearest; its file runs.
     """
 
@@ -207,10 +210,34 @@ def _result(search, tried, goals):
     layers = tuple(
         MixedLayer(layer["name"], layer["op"], name, BITS[name], layer["elements"],
                    math.ceil(layer["elements"] * BITS[name] / 8), alone, final)
-        for layer, name, (alone, final) in zip(mixer.layers, tried.chosen, search.noise(tried.chosen), strict=True))
+        for layer, name, (alone, final) in zip(mixer.layers, tried.chosen, _noise(search, tried.chosen), strict=True))
     reached = {name: tried.amounts[name] for name in goals}
     return MixedPrecision(file, layers, tried.accuracy, tried.amounts["max_drop"],
                           {name: (goals[name], reached[name]) for name in goals}, mixer.refused, search.tries)
+
+
+def _noise(search, picked):
+    """``[(SNR in dB of a layer alone, in the final file)]``; None where its values can't be read."""
+    mixer = search.mixer
+    x = _joined(mixer.pipeline.batches, SNR_SAMPLES)
+    final = _ratios(search.float_file, search.file(picked), x)
+    paths, rows = mixer.write_alone(picked, mixer.pipeline.folder), []
+    for at, layer in enumerate(mixer.layers):
+        alone = _ratios(search.float_file, paths[at], x) if at in paths else {}
+        worst = [min((found[made] for made in layer["outputs"] if made in found), default=None)
+                 for found in (alone, final)]
+        rows.append((np.inf if at not in paths and not layer["loop"] else worst[0], worst[1]))
+    return rows
+
+
+def _ratios(first, second, x):
+    return {layer.name: layer.snr_db for layer in diff(first, second, x).layers}
+
+
+def _joined(batches, count):
+    """The first samples of all batches, as arrays by input name."""
+    each = max(1, count // len(batches))
+    return {name: np.concatenate([batch[name][:each] for batch in batches])[:count] for name in batches[0]}
 
 
 def _refusal(missed, found):
@@ -218,7 +245,7 @@ def _refusal(missed, found):
     held = [f"{name} of {_amount(name, asked)}" for name, (asked, _) in found.budgets.items() if name not in missed]
     within = f" within {' and '.join(held)}" if missed == ("max_drop",) else ""
     nearest = ", ".join(f"{name} {_amount(name, reached)}" for name, (_, reached) in found.budgets.items())
-    return (f"{' and '.join(amounts)} can't be met{within}: the nearest of the files tried, {found.tries}, has "
+    return (f"{' and '.join(amounts)} can't be met{within}: the nearest file has "
             f"{nearest}. Allow more, prune or shrink the model first, or train it for low bits.")
 
 

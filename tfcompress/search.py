@@ -1,22 +1,19 @@
 """The search of ``mixed_precision``: propose by the programme, measure the real file, tighten or fall back."""
 
-import contextlib
 from dataclasses import dataclass
 
 import numpy as np
 from rich.progress import track
 
 from tfcompress.conversion.mixer import LADDER
-from tfcompress.diff import diff
 from tfcompress.gains import timed
 from tfcompress.measure import evaluate
 from tfcompress.programme import choose
 
 BUDGETS = ("bytes", "latency_us")
-TRIES = 30  # files made and measured
-SNR_SAMPLES = 64
+TRIES = 30  # files that the programme proposes
 SWEEPS = 3  # over the layers, in search of files that take less
-CLEARLY = {"bytes": 1.0, "latency_us": 0.98}  # times of one file differ by up to 2 %
+CLEARLY = 0.98  # times of one file differ by up to 2 %
 
 
 @dataclass(frozen=True)
@@ -56,13 +53,16 @@ class Search:
         """``(Tried, names of the budgets that can't be met)``: none where all are held."""
         names = [name for name in BUDGETS if name in goals]
         damages, costs, base = self._tables(names)
-        uniform = _uniform(np.isfinite(damages))
+        offered = np.isfinite(damages)
         for name, cost in zip(names, costs, strict=True):
-            self._seek_least(name, np.where(np.isfinite(damages), cost, np.inf), uniform, goals)
+            self._seek((name,), [np.where(offered, cost, np.inf).argmin(axis=1)], offered, goals)
             nearest = self._nearest((name,), goals)
             if nearest.amounts[name] > goals[name]:
                 return nearest, (name,)
         room, start = np.array([goals[name] - base[name] for name in names]), self.tries
+        if self._best(names, goals) is None:  # each budget is held by a file of its own
+            both = choose(damages, costs, room)
+            self._seek(names, [] if both is None else [both], offered, goals)
         best = self._best(names, goals)
         if best is not None:  # a real file within the budgets, whatever the sums say of it
             room = np.maximum(room, sum(self._left(best, costs, names, goals)))
@@ -78,15 +78,18 @@ class Search:
             elif found.amounts["max_drop"] <= goals["max_drop"]:
                 return found, ()
             else:
-                damages, chosen = self._fall_back(chosen, damages, costs, np.maximum(room, taken + left))
-        return self._last_resort(uniform, names, goals)
+                room = np.maximum(room, taken + left)
+                damages, chosen = self._fall_back(chosen, damages, costs, room)
+        return self._last_resort(offered, names, goals)
 
-    def _last_resort(self, uniform, names, goals):
+    def _last_resort(self, offered, names, goals):
         """What ``run`` gives back when the programme has no more to propose: files of one precision count, too."""
         best = self._best(names, goals)
-        for levels in uniform if best is None or best.amounts["max_drop"] > goals["max_drop"] else ():
-            with contextlib.suppress(RuntimeError, ValueError):  # one that does not run is no candidate
+        for levels in _uniform(offered) if best is None or best.amounts["max_drop"] > goals["max_drop"] else ():
+            try:
                 self._measured(levels, goals)
+            except RuntimeError:  # a file that does not run is no candidate
+                self._check_device(names)
         best = self._best(names, goals)
         if best is None:
             return self._nearest(names, goals), tuple(names)
@@ -107,47 +110,61 @@ class Search:
         left = np.array([goals[name] - tried.amounts[name] for name in names])
         return costs[:, np.arange(len(levels)), levels].sum(axis=1), left
 
-    def _seek_least(self, name, cost, uniform, goals):
-        """Measure what takes least of a budget, of the least sum, the files of one precision and those known; where
-        that is too much, layers are changed while real files take clearly less."""
-        known = [tuple(LADDER.index(precision) for precision in picked) for picked in self._known]
-        starts = [list(levels) for levels in dict.fromkeys([tuple(cost.argmin(axis=1).tolist()), *uniform, *known])]
-        levels = starts[int(np.argmin(self._taken(name, starts)))]
-        if self._measured(levels, goals).amounts[name] > goals[name]:
-            self._measured(self._lowered(name, levels, cost, goals), goals)
+    def _seek(self, names, starts, offered, goals):
+        """Measure files until one holds the budgets ``names``: the starts, those of one precision and those known, by
+        what they take; then the one that takes least, changed layer by layer while real files take clearly less."""
+        known = [[LADDER.index(precision) for precision in picked] for picked in self._known]
+        starts = [list(levels) for levels in dict.fromkeys(
+            tuple(map(int, levels)) for levels in [*starts, *_uniform(offered), *known])]
+        shares = self._shares(names, starts, goals)
+        least, *others = np.argsort(shares, kind="stable")
+        for at in [least, *(at for at in others if shares[at] <= 1)]:
+            if self._held(starts[at], names, goals):
+                return
+        self._measured(self._lowered(names, starts[least], offered, goals), goals)
 
-    def _lowered(self, name, levels, cost, goals):
-        """Levels whose file holds a budget, or that no change of one layer makes take clearly less, as far as
+    def _held(self, levels, names, goals):
+        """Whether the file, measured, holds these budgets."""
+        return all(self._measured(levels, goals).amounts[name] <= goals[name] for name in names)
+
+    def _lowered(self, names, levels, offered, goals):
+        """Levels whose file holds the budgets, or that no change of one layer makes take clearly less, as far as
         ``SWEEPS`` over the layers show: layers share the operations between them, so that sums lie."""
+        clearly = CLEARLY if "latency_us" in names else 1.0
         for _ in range(SWEEPS):
             before = levels
-            for at in track(range(len(levels)), f"seeking less {name}", transient=True):
-                moves = [levels[:at] + [int(new)] + levels[at + 1:] for new in np.flatnonzero(np.isfinite(cost[at]))
-                         if new != levels[at]]
-                taken = self._taken(name, [levels, *moves]) if moves else [0.0]
-                best = int(np.argmin(taken))
-                if 0 < best and taken[best] <= goals[name]:
-                    levels = moves[best - 1]
-                    if self._measured(levels, goals).amounts[name] <= goals[name]:
-                        return levels
-                elif taken[best] < CLEARLY[name] * taken[0]:
-                    levels = moves[best - 1]
+            for at, level in self._gains(names, levels, offered, goals):
+                move = levels[:at] + [level] + levels[at + 1:]
+                old, new = self._shares(names, [levels, move], goals)
+                if new < clearly * old or new <= 1:
+                    levels = move
+                if new <= 1 and self._held(move, names, goals):
+                    return move
             if levels == before:
                 break
         return levels
 
-    def _taken(self, name, assignments):
-        """What the files of some assignments take of one budget; infinite for one that does not run."""
+    def _gains(self, names, levels, offered, goals):
+        """``[(layer, level)]`` for each layer of which another level makes the file take less, the most first."""
+        found = []
+        for at in track(range(len(levels)), f"seeking less {' and '.join(names)}", transient=True):
+            others = [int(level) for level in np.flatnonzero(offered[at]) if level != levels[at]]
+            own, *shares = self._shares(names, [levels, *(levels[:at] + [level] + levels[at + 1:]
+                                                          for level in others)], goals) if others else [0.0]
+            found += [(min(shares) / own, at, others[int(np.argmin(shares))])] if min(shares, default=own) < own else []
+        return [(at, level) for _, at, level in sorted(found)]
+
+    def _shares(self, names, assignments, goals):
+        """What the files of some assignments take of the budgets: the largest of the shares; infinite for one that
+        does not run."""
         picked = [[LADDER[level] for level in levels] for levels in assignments]
-        if name == "bytes":
-            return [size or np.inf for size in self.mixer.sizes(picked)]
-        try:
-            return list(self._times({str(at): self.file(one) for at, one in enumerate(picked)}).values())
-        except RuntimeError:
-            if len(assignments) > 1:
-                return [self._taken(name, [one])[0] for one in assignments]
-            self._times({})  # raises where it is not the file but the device
-            return [np.inf]
+        shares = np.zeros(len(picked))
+        if "bytes" in names:
+            shares = np.array([size or np.inf for size in self.mixer.sizes(picked)]) / goals["bytes"]
+        if "latency_us" in names:
+            times = self._run_times({str(at): self.file(one) for at, one in enumerate(picked)})
+            shares = np.maximum(shares, np.array(list(times.values())) / goals["latency_us"])
+        return shares
 
     def _tables(self, names):
         """Damages (layers, precisions), infinite where not offered; costs (budgets, layers, precisions) beside the
@@ -160,19 +177,34 @@ class Search:
             levels = [LADDER.index(name) for name in mixer.offered[at]]
             damage, size = np.array(mixer.alone(at)).T
             damages[at, levels] = np.maximum(damage, 0)
-            runs = np.isfinite(damage)
             for k, name in enumerate(names):
-                costs[k, at, levels] = size - base["bytes"] if name == "bytes" else self._beyond(at, runs)
+                costs[k, at, levels] = size - base["bytes"] if name == "bytes" else self._beyond(at, damage)
+            damages[at] = np.where(np.isfinite(costs[:, at]).all(axis=0), damages[at], np.inf)
         self._last = None, None  # the last file is of layers that nothing was clipped in yet
         return damages, costs, base
 
-    def _beyond(self, at, runs):
-        """What the precisions of one layer take beyond the base, in us; 0 for those that don't run."""
+    def _beyond(self, at, damage):
+        """What the precisions of one layer take beyond the base, in us; infinite for those that don't run."""
         offered, own = self.mixer.offered[at], self.mixer.base[at]
-        files = {name: self.file(self.mixer.changed(at, name)) for name, run in zip(offered, runs, strict=True)
-                 if run and name != own}
-        found = self._times({own: self.file(self.mixer.base), **files}) if files else {}
-        return [found[name] - found[own] if name in found else 0.0 for name in offered]
+        files = {name: self.file(self.mixer.changed(at, name)) for name, hurt in zip(offered, damage, strict=True)
+                 if name != own and np.isfinite(hurt)}
+        found = self._run_times({own: self.file(self.mixer.base), **files}) if files else {own: 0.0}
+        return [found.get(name, np.inf) - found[own] for name in offered]
+
+    def _run_times(self, files):
+        """As ``_times``; infinite for a file that does not run."""
+        try:
+            return self._times(files)
+        except RuntimeError:
+            if len(files) > 1:
+                return {name: self._run_times({name: content})[name] for name, content in files.items()}
+            self._check_device(("latency_us",))
+            return dict.fromkeys(files, np.inf)
+
+    def _check_device(self, names):
+        """Raises where it is not a file that does not run but the device that is gone."""
+        if "latency_us" in names:
+            self._times({})
 
     def _times(self, files):
         """Times of one run of files (bytes) by name, all timed beside the float file, in the unit of its first time."""
@@ -199,7 +231,7 @@ class Search:
 
     @property
     def tries(self):
-        """Files measured on the data."""
+        """Files whose accuracy was measured."""
         return len(self._known)
 
     def _amounts(self, picked, names):
@@ -234,19 +266,6 @@ class Search:
                 return left, levels
         return damages, None
 
-    def noise(self, picked):
-        """``[(SNR in dB of a layer alone, in the final file)]``; None where its values can't be read."""
-        mixer = self.mixer
-        x = _joined(mixer.pipeline.batches, SNR_SAMPLES)
-        final = _ratios(self.float_file, self.file(picked), x)
-        paths, rows = mixer.write_alone(picked, mixer.pipeline.folder), []
-        for at, layer in enumerate(mixer.layers):
-            alone = _ratios(self.float_file, paths[at], x) if at in paths else {}
-            worst = [min((found[made] for made in layer["outputs"] if made in found), default=None)
-                     for found in (alone, final)]
-            rows.append((np.inf if at not in paths and not layer["loop"] else worst[0], worst[1]))
-        return rows
-
 
 def _uniform(offered):
     """Levels of the files of one precision; a layer that does not have it takes the next one up, else its last.
@@ -258,13 +277,3 @@ def _uniform(offered):
     found = [tuple(next((level for level in own if level >= least), own[-1]) for own in rows)
              for least in np.flatnonzero(offered.any(axis=0))]
     return list(dict.fromkeys(found))
-
-
-def _ratios(first, second, x):
-    return {layer.name: layer.snr_db for layer in diff(first, second, x).layers}
-
-
-def _joined(batches, count):
-    """The first samples of all batches, as arrays by input name."""
-    each = max(1, count // len(batches))
-    return {name: np.concatenate([batch[name][:each] for batch in batches])[:count] for name in batches[0]}

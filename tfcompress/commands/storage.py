@@ -44,7 +44,7 @@ def unpack_command(argv):
 
 def _output(values, source, suffix):
     output = Path(values.output or Path(source).with_suffix(suffix))
-    if not output.parent.is_dir():
+    if values.output and not output.parent.is_dir():
         raise OSError(f"Can't write {output}: the folder {output.parent} does not exist.")
     return output
 
