@@ -134,7 +134,7 @@ class Search:
         for _ in range(SWEEPS):
             before = levels
             for at, level in self._gains(names, levels, offered, goals):
-                move = levels[:at] + [level] + levels[at + 1:]
+                move = _changed(levels, at, level)
                 old, new = self._shares(names, [levels, move], goals)
                 if new < clearly * old or new <= 1:
                     levels = move
@@ -149,9 +149,13 @@ class Search:
         found = []
         for at in track(range(len(levels)), f"seeking less {' and '.join(names)}", transient=True):
             others = [int(level) for level in np.flatnonzero(offered[at]) if level != levels[at]]
-            own, *shares = self._shares(names, [levels, *(levels[:at] + [level] + levels[at + 1:]
-                                                          for level in others)], goals) if others else [0.0]
-            found += [(min(shares) / own, at, others[int(np.argmin(shares))])] if min(shares, default=own) < own else []
+            if not others:
+                continue
+            moves = [_changed(levels, at, level) for level in others]
+            own, *shares = self._shares(names, [levels, *moves], goals)
+            best = int(np.argmin(shares))
+            if shares[best] < own:
+                found.append((shares[best] / own, at, others[best]))
         return [(at, level) for _, at, level in sorted(found)]
 
     def _shares(self, names, assignments, goals):
@@ -256,7 +260,7 @@ class Search:
         for at, level in enumerate(chosen):
             higher = [k for k in range(level + 1, len(LADDER)) if np.isfinite(damages[at, k])]
             steps += [(at, higher[0])] if higher else []
-        hurt = self.mixer.judge([picked[:at] + [LADDER[level]] + picked[at + 1:] for at, level in steps])
+        hurt = self.mixer.judge([_changed(picked, at, LADDER[level]) for at, level in steps])
         for number in np.argsort(hurt, kind="stable"):
             at, level = steps[number]
             left = damages.copy()
@@ -265,6 +269,10 @@ class Search:
             if levels is not None:
                 return left, levels
         return damages, None
+
+
+def _changed(choices, at, choice):
+    return [*choices[:at], choice, *choices[at + 1:]]
 
 
 def _uniform(offered):
