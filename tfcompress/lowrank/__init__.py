@@ -1,0 +1,1 @@
+"""Matrices as low rank plus sparse: plain functions from arrays to factors."""
