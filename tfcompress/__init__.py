@@ -43,6 +43,7 @@ _HOME = {
     "calibrate": "quantization.aware",
     "choose_bits": "quantization.bits_per_layer",
     "compress": "model",
+    "factorize": "lowrank.factorize",
     "fenced_layers": "pruning.shrink",
     "freeze_ranges": "quantization.aware",
     "from_tf_keras": "legacy",

@@ -1,7 +1,5 @@
 """``prune_filters``: remove filters, round by round, until the file meets a budget of MACs, bytes or measured time."""
 
-import hashlib
-import inspect
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +10,13 @@ from rich.progress import track
 
 from android_bench.result import Result
 from android_bench.store import Store, only_one, remember_config
-from tfcompress.copies import own_objects
 from tfcompress.cut import Cutter
 from tfcompress.gains import table
-from tfcompress.model import check_plain, leaves
+from tfcompress.kept import check_named, digest, fingerprint, load, save
+from tfcompress.model import check_plain
 from tfcompress.pruning.criteria import CRITERIA
-from tfcompress.pruning.targets import by_position, check_labels, compiled_loss, fitting_labels, guessed_loss
-from tfcompress.wrapper import read
+from tfcompress.pruning.targets import by_position, check_labels
+from tfcompress.tuning import epochs
 
 METRICS = {"flops": "macs", "bytes": "raw_bytes", "latency_us": "latency_p50_us"}
 
@@ -94,13 +92,13 @@ def prune_filters(model, data, target, metric="flops", *, criterion="taylor", ro
     _check(model, targets, criterion, rounds, per, round_to)
     data = _checked(model, data)
     targets = {metric: float(amount) for metric, amount in targets.items()}
-    fit = fit if callable(fit) else _epochs(fit, model, data)
+    fit = fit if callable(fit) else epochs(fit, model, data)
     cutter = Cutter(model, data, criterion, per, round_to, device)
     if folder is None:
         return _rounds(cutter, targets, rounds, fit, None)
-    _check_named(model)
+    check_named(model)
     with only_one(folder):
-        remember_config(folder, dict(model=_fingerprint(model), data=_digest(data), target=targets, criterion=criterion,
+        remember_config(folder, dict(model=fingerprint(model), data=digest(data), target=targets, criterion=criterion,
                                      rounds=rounds, per=per, round_to=round_to, device=device))
         return _rounds(cutter, targets, rounds, fit, Path(folder))
 
@@ -150,36 +148,6 @@ def _checked(model, data):
     return data[0], y
 
 
-def _check_named(model):
-    """ValueError for functions and classes of the user's that could not be told apart when a round is read back."""
-    known = {}
-    for path, layer in leaves(model):
-        for name, value in own_objects(layer).items():
-            if known.setdefault(name, value) is not value or inspect.isfunction(value) and hasattr(
-                    keras.activations, name):
-                raise ValueError(f"`folder` can't keep rounds of this model: '{name}' of layer '{path}' is the name of "
-                                 "another function or class too. Give it one of its own, or folder=None.")
-    lambdas = [path for path, layer in leaves(model) if isinstance(layer, keras.layers.Lambda)
-               and layer.function.__name__ == "<lambda>"]
-    if lambdas:
-        raise ValueError(f"`folder` can't keep rounds of a model with lambdas, in the Lambda layers {lambdas}: give "
-                         "them a named function, or folder=None.")
-
-
-def _epochs(count, start, data):
-    """A ``fit`` of so many epochs on ``data`` with the loss of ``start``, or one that fits it: told before any work."""
-    if not isinstance(count, int) or count < 0:
-        raise ValueError(f"`fit` is fit(model, round) or a number of epochs >= 0. Received: fit={count!r}.")
-    if not count or data is None or data[1] is None:
-        return lambda model, number: None
-    x, y = data
-    options = compiled_loss(start) or {"loss": guessed_loss(start, x, y)}
-    labels = fitting_labels(options["loss"], y, start.outputs[0].shape)
-
-    def fit(model, number):
-        model.compile(keras.optimizers.Adam(1e-3), **options)
-        model.fit(x, labels, epochs=count, batch_size=64, verbose=0)
-    return fit
 
 
 def _rounds(cutter, targets, rounds, fit, folder):
@@ -206,13 +174,13 @@ def _rounds(cutter, targets, rounds, fit, folder):
     for number in track(range(1, rounds + 1), "removing filters", transient=True):
         name, path = f"round {number}", folder / f"round_{number}.keras" if folder else None
         if path and path.exists():
-            model = _load(path, cutter.start)
+            model = load(path, cutter.start)
         else:
             model = cutter.cut(model, {metric: own[metric] * (goal / own[metric]) ** (number / rounds)
                                        for metric, goal in goals.items()})
             fit(model, number)
             if path:
-                _save(model, path)
+                save(model, path)
         rows.append(row_of(name, model))
     for metric, goal in goals.items():
         left = getattr(rows[-1], METRICS[metric])
@@ -222,28 +190,4 @@ def _rounds(cutter, targets, rounds, fit, folder):
     return FilterPruning(model, rows, cutter.fences)
 
 
-def _save(model, path):
-    part = path.with_name(f"part_{path.name}")
-    model.save(part)
-    part.rename(path)
 
-
-def _load(path, start):
-    """A round that was kept, with the classes and functions of the model that it was made of."""
-    known = {name: value for _, layer in leaves(start) for name, value in own_objects(layer).items()}
-    return keras.models.load_model(path, custom_objects=known, compile=False)
-
-
-def _fingerprint(model):
-    digest = hashlib.sha256(repr(model.get_config()).encode())
-    for weight in model.weights:
-        digest.update(np.ascontiguousarray(read(weight)).tobytes())
-    return digest.hexdigest()
-
-
-def _digest(data):
-    digest = hashlib.sha256()
-    for array in keras.tree.flatten(data if data is not None else ()):
-        array = np.ascontiguousarray(array)
-        digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
-    return digest.hexdigest()

@@ -1,0 +1,243 @@
+"""``factorize``: kernels as products of smaller ones, ranks chosen by a rule or to meet a budget."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+from rich.progress import track
+
+from android_bench.store import Store, only_one, remember_config
+from tfcompress.graph import Graph
+from tfcompress.kept import check_named, digest, fingerprint, load, save
+from tfcompress.lowrank.items import found
+from tfcompress.lowrank.moments import moments
+from tfcompress.lowrank.options import KINDS, options
+from tfcompress.lowrank.plan import BYTES, by_budget, by_rule, head_kind, least, probe, sensitivity
+from tfcompress.lowrank.surgery import replace_kernels
+from tfcompress.model import check_plain
+from tfcompress.quantization.fold import fold_norms
+from tfcompress.tuning import epochs
+
+RULES = ("budget", "energy", "vbmf", "ebic")
+AUTO = ("svd", "tucker", "separable")
+_SAMPLES = 256  # that moments and sensitivities are measured on
+
+
+@dataclass(frozen=True)
+class FactorizedLayer:
+    """One kernel of the model.
+
+    Attributes:
+        name: path of the layer, and of the kernel in it where it has several.
+        kind: "svd", "tucker", "separable" or "cp"; None: it stays whole. ranks: of the factors.
+        macs, parameters: of the kernel or its factors; macs_before, parameters_before: of the kernel.
+        error: share of the kernel's energy that is lost, or with data of what it computes.
+        sensitivity: how much the model's outputs change, per share lost here alone: mean KL divergence of the classes,
+            or relative squared error; None without data.
+    """
+
+    name: str
+    kind: str | None
+    ranks: tuple
+    macs: int
+    parameters: int
+    macs_before: int
+    parameters_before: int
+    error: float
+    sensitivity: float | None
+
+
+@dataclass(frozen=True)
+class Factorization:
+    """What ``factorize`` gives back; ``print`` shows it.
+
+    Attributes:
+        model: a plain Keras model.
+        layers: a ``FactorizedLayer`` for each kernel that could be factorised.
+        skipped: ``[(layer path, reason)]`` of those that could not.
+        macs, parameters, macs_before, parameters_before: of all kernels of the model.
+    """
+
+    model: keras.Model
+    layers: tuple
+    skipped: tuple
+    macs: int
+    parameters: int
+    macs_before: int
+    parameters_before: int
+
+    def __str__(self):
+        width = max((len(layer.name) for layer in self.layers), default=5)
+        lines = [f"{'layer':{width}}  {'factors':12}{'ranks':>10}{'MACs':>14}{'weights':>12}{'lost %':>8}{'sensitivity':>13}"]
+        for layer in self.layers:
+            sensitivity = "" if layer.sensitivity is None else f"{layer.sensitivity:.3g}"
+            ranks = ", ".join(map(str, layer.ranks))
+            lines.append(f"{layer.name:{width}}  {layer.kind or 'whole':12}{ranks:>10}{layer.macs:>14,}"
+                         f"{layer.parameters:>12,}{100 * layer.error:>8.2f}{sensitivity:>13}")
+        lines += [f"not factorised: {path}: {reason}" for path, reason in self.skipped]
+        lines.append(f"multiply-accumulates {self.macs_before:,} -> {self.macs:,} "
+                     f"({self.macs_before / max(self.macs, 1):.2f} x fewer), weights {self.parameters_before:,} -> "
+                     f"{self.parameters:,} ({self.parameters_before / max(self.parameters, 1):.2f} x fewer)")
+        return "\n".join(lines)
+
+
+def factorize(model, target=None, rank="budget", data=None, *, kinds="auto", fit=0, teacher=None, round_to=1,
+              folder=None):
+    """A copy of ``model`` whose kernels are products of smaller ones where that saves MACs and bytes.
+
+    Batch normalizations are folded first. Then each Dense, Conv1D, Conv2D, LSTM or GRU kernel (also inside
+    Bidirectional) may become, with ranks r:
+
+    ===========  =====================================================================  ============================
+    kind         layers                                                                 weights
+    ===========  =====================================================================  ============================
+    "svd"        the kernel with r outputs, then a matrix (1 x 1 convolution)           r (taps in + out)
+    "tucker"     1 x 1 to r_in, the kernel from r_in to r_out, 1 x 1                     in r_in + taps r_in r_out + r_out out
+    "separable"  a column of the kernel's height to r, a row of its width                r (kh in + kw out)
+    "cp"         1 x 1 to r, a column and a row for each channel, 1 x 1                  r (in + kh + kw + out)
+    ===========  =====================================================================  ============================
+
+    Names, bias and activation stay with the last of them. LSTM and GRU become ``keras.layers.RNN`` of a
+    ``LowRankLSTMCell`` or ``LowRankGRUCell``, the kernel for the inputs and that for the states each with a rank.
+
+    Args:
+        model: a built Functional or Sequential model with known input sizes; not changed.
+        target: with rank="budget" the share of multiply-accumulates to keep where it is below 1, else their number,
+            or a dict: ``{"flops": 0.4, "bytes": 0.3}`` (bytes of the kernels in float32); with rank="energy" the share
+            of each kernel's energy to keep; else None.
+        rank: "budget": ranks and kinds by an integer programme, least damage within the target. "energy", "vbmf"
+            (variational Bayes), "ebic" (extended BIC): a rank for each kernel by itself, the cheapest kind.
+        data: None, x, or ``(x, y)``. With it factors keep what the kernels do to data, not the kernels (plain SVD
+            and Tucker bases for "tucker", "separable", "cp"), biases take up the mean change, and the budget is shared
+            out by how much the model's outputs change when a layer alone is factorised (some seconds a layer).
+        kinds: "auto" (all but "cp", which takes seconds a kernel and often needs long training), or names.
+        fit: ``fit(model, round)``, or a number of epochs on ``data`` with Adam 1e-3 and the loss the model was
+            compiled with.
+        teacher: with a number of epochs: a Keras model to learn from, or True for ``model`` itself.
+        round_to: ranks are multiples of it where they are not below it: 8 suits most float kernels.
+        folder: where the work is kept: the same call goes on there after a crash.
+
+    Returns:
+        A ``Factorization``; ``.model`` is a plain float32 Keras model, ``print(...)`` shows every kernel.
+
+    Raises:
+        ValueError: an unknown option, a target that is no saving or can't be met (the least is told), a model that
+            is still compressed, subclassed or of open sizes.
+        RuntimeError: the small model does not give what the factors stand for: a bug, please report it.
+
+    >>> import keras
+    >>> wide = [keras.Input((32,)), keras.layers.Dense(64, "relu", name="wide"), keras.layers.Dense(2, name="out")]
+    >>> small = factorize(keras.Sequential(wide), 0.5)
+    >>> [layer.name for layer in small.model.layers][1:], small.macs <= small.macs_before / 2
+    (['wide_factor1', 'wide', 'out'], True)
+    """
+    kinds = _check(model, target, rank, kinds, round_to)
+    x, y = data if isinstance(data, tuple) else (data, None)
+    fit = fit if callable(fit) else epochs(fit, model, None if x is None else (x, y), teacher)
+    if folder is None:
+        return _run(model, target, rank, x, kinds, fit, round_to, None)
+    check_named(model)
+    with only_one(folder):
+        remember_config(folder, dict(model=fingerprint(model), data=digest((x, y) if x is not None else None),
+                                     target=target, rank=rank, kinds=list(kinds), round_to=round_to))
+        return _run(model, target, rank, x, kinds, fit, round_to, Path(folder))
+
+
+def _check(model, target, rank, kinds, round_to):
+    """The kinds, as a tuple; ValueError for what can't be."""
+    check_plain(model)
+    if rank not in RULES:
+        raise ValueError(f"Unknown rank {rank!r}. Known: {list(RULES)}.")
+    names = AUTO if kinds == "auto" else (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    if not names or set(names) - set(KINDS):
+        raise ValueError(f"`kinds` is 'auto' or some of {list(KINDS)}. Received: {kinds!r}.")
+    if rank != "budget" and "cp" in names:
+        raise ValueError("The rank of 'cp' is no number of singular values: it needs rank='budget'. "
+                         f"Received: rank={rank!r}.")
+    if not isinstance(round_to, int) or round_to < 1:
+        raise ValueError(f"`round_to` is an int >= 1. Received: {round_to!r}.")
+    if rank in ("vbmf", "ebic"):
+        if target is not None:
+            raise ValueError(f"rank={rank!r} finds the ranks by itself: leave the target out. Received: {target!r}.")
+    elif rank == "energy":
+        if not (isinstance(target, (int, float)) and 0 < target < 1):
+            raise ValueError(f"With rank='energy' the target is a share of energy between 0 and 1. Received: {target!r}.")
+    else:
+        targets = _targets(target)
+        if not targets or set(targets) - {"flops", "bytes"} or not all(
+                isinstance(n, (int, float, np.number)) and n > 0 and n != 1 for n in targets.values()):
+            raise ValueError("The target is a share of the multiply-accumulates, above 0 and below 1, their number, or "
+                             f'a dict like {{"flops": 0.4, "bytes": 0.3}}. Received: {target!r}.')
+    return names
+
+
+def _targets(target):
+    return dict(target) if isinstance(target, dict) else {"flops": target}
+
+
+def _run(model, target, rank, x, kinds, fit, round_to, folder):
+    graph = Graph(model)
+    fold_norms(graph)
+    items, skipped, macs, parameters = found(graph)
+    sample = None if x is None else keras.tree.map_structure(lambda a: np.asarray(a)[:_SAMPLES], x)
+    known = {} if x is None else moments(graph, items, sample)
+    second = {item: _moment(item, one) for item, one in known.items()}
+    tables = {item: options(item, kinds, second.get(item), round_to) for item in items} if rank == "budget" else {}
+    measured = _sensitivities(graph, model, items, tables, second, sample, folder) if x is not None and tables else {}
+    if rank == "budget":
+        chosen = _budgeted(items, tables, measured, _targets(target), macs, parameters)
+    else:
+        chosen = by_rule(items, kinds, rank, target, second)
+    layers = tuple(_row(item, chosen.get(item), measured.get(item)) for item in items)
+    path = folder / "factorized.keras" if folder else None
+    if path and path.exists():
+        small = load(path, model)
+    else:
+        small = replace_kernels(graph, chosen, second, known)
+        fit(small, 1)
+        if path:
+            save(small, path)
+    saved = [sum(getattr(row, f"{name}_before") - getattr(row, name) for row in layers) for name in ("macs", "parameters")]
+    return Factorization(small, layers, tuple(skipped), macs - saved[0], parameters - saved[1], macs, parameters)
+
+
+def _moment(item, one):
+    """Centred where a bias takes up the mean."""
+    return one.covariance if item.biased else one.second
+
+
+def _sensitivities(graph, model, items, tables, second, x, folder):
+    """``{item: change of the outputs by share lost}``, each written down when it is known."""
+    store = Store(folder / "sensitivity.jsonl", key=("name",)) if folder else None
+    measured = {row["name"]: row["sensitivity"] for row in store.read()} if store else {}
+    head = head_kind(model)
+    for item in track([item for item in items if tables[item]], "sensitivity by layer", transient=True):
+        if item.name not in measured:
+            measured[item.name] = sensitivity(graph, item, probe(tables, item), second.get(item), x, head)
+            if store:
+                store.append({"name": item.name, "sensitivity": measured[item.name]})
+    return {item: measured[item.name] for item in items if item.name in measured}
+
+
+def _budgeted(items, tables, measured, targets, macs, parameters):
+    own = {"flops": macs, "bytes": BYTES * parameters}
+    limits = {name: amount * own[name] if amount < 1 else amount for name, amount in targets.items()}
+    for name, limit in limits.items():
+        if limit >= own[name]:
+            raise ValueError(f"The model's own {name} is {own[name]:,}: nothing to save. Received: {targets[name]!r}.")
+    spare = macs - sum(item.macs for item in items), parameters - sum(item.kernel.size for item in items)
+    chosen = by_budget(items, tables, measured, spare, limits)
+    if chosen is None:
+        reached = least(items, tables, spare)
+        told = ", ".join(f"{name}: {limits[name]:,.0f} asked, {reached[name]:,} at least" for name in limits)
+        raise ValueError(f"Factors can't meet the target: {told}. Ask for more, give other kinds, or remove filters, too "
+                         "(prune_filters).")
+    return chosen
+
+
+def _row(item, option, measured):
+    if option is None:
+        return FactorizedLayer(item.name, None, (), item.macs, item.kernel.size, item.macs, item.kernel.size, 0.0, measured)
+    return FactorizedLayer(item.name, option.kind, option.ranks, option.macs, option.parameters, item.macs,
+                           item.kernel.size, option.error, measured)

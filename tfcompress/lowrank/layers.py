@@ -1,0 +1,100 @@
+"""Factors as Keras layers: the last one keeps the name, bias and activation of the layer they replace."""
+
+import keras
+import numpy as np
+
+from tfcompress.copies import from_own_config
+from tfcompress.lowrank.cells import LowRankGRUCell, LowRankLSTMCell
+from tfcompress.wrapper import read
+
+L = keras.layers
+CELLS = {L.LSTM: LowRankLSTMCell, L.GRU: LowRankGRUCell}
+
+
+def chain(layer, kind, arrays, input_shape, bias=None):
+    """Built layers that compute what ``layer`` (Dense, Conv1D or Conv2D) does with other kernels.
+
+    Args:
+        kind, arrays: of an option and its ``options.factors``, in running order.
+        bias: in place of the layer's own.
+    """
+    made, shape = [], tuple(input_shape)
+    bias = read(layer.bias) if bias is None and layer.use_bias else bias
+    for i, array in enumerate(arrays):
+        last = i == len(arrays) - 1
+        config = _config(layer, kind, arrays, i)
+        config |= {"use_bias": last and bias is not None, "activation": layer.activation if last else None,
+                   "name": layer.name if last else f"{layer.name}_factor{i + 1}"}
+        if kind == "cp" and 0 < i and not last:
+            config["depthwise_regularizer"] = config.pop("kernel_regularizer")
+            new = {L.Conv1D: L.DepthwiseConv1D, L.Conv2D: L.DepthwiseConv2D}[type(layer)](**config)
+        else:
+            new = type(layer)(array.shape[-1], **config)
+        new.build(shape)
+        new.set_weights([array.astype("float32")] + ([np.asarray(bias, "float32")] if config["use_bias"] else []))
+        made.append(new)
+        shape = new.compute_output_shape(shape)
+    return made
+
+
+def _config(layer, kind, arrays, i):
+    """Size, stride, padding and dilation of factor ``i``: a stride goes to the factor that sees its axis."""
+    config = {"trainable": layer.trainable, "kernel_regularizer": layer.kernel_regularizer,
+              "dtype": layer.dtype_policy}
+    if isinstance(layer, L.Dense):
+        return config
+    size = arrays[i].shape[:-2]
+    ones = (1,) * len(size)
+    at = {"svd": 0, "tucker": 1, "cp": 1}.get(kind)
+    strides = tuple(layer.strides) if i == at else ones
+    if kind == "separable":
+        strides = (layer.strides[0], 1) if i == 0 else (1, layer.strides[1])
+    point = max(size) == 1
+    return config | {"kernel_size": size, "strides": strides, "padding": "valid" if point else layer.padding,
+                     "dilation_rate": ones if point else tuple(layer.dilation_rate)}
+
+
+def recurrent(layer, pairs):
+    """A built ``keras.layers.RNN`` (or Bidirectional) that computes what ``layer`` does, its kernels being products.
+
+    Args:
+        layer: an LSTM or GRU, or a Bidirectional of two.
+        pairs: ``{key of a kernel in the layer: (left, right)}``; other kernels stay whole.
+    """
+    if isinstance(layer, L.Bidirectional):
+        halves = []
+        for name in ("forward_layer", "backward_layer"):
+            half = getattr(layer, name)
+            own = {key.removeprefix(f"{half.name}/"): pair for key, pair in pairs.items()
+                   if key.startswith(f"{half.name}/")}
+            halves.append(recurrent(half, own) if own else from_own_config(half))
+        merged = L.Bidirectional(halves[0], merge_mode=layer.merge_mode, backward_layer=halves[1], name=layer.name,
+                                 dtype=layer.dtype_policy)
+        merged.trainable = layer.trainable
+        merged.build(layer.get_build_config()["input_shape"])
+        for half, old, name in zip(halves, (layer.forward_layer, layer.backward_layer), ("forward", "backward"),
+                                   strict=True):
+            new = getattr(merged, f"{name}_layer")
+            new.set_weights(half.get_weights() if half.built else old.get_weights())
+        return merged
+    cell_config = layer.cell.get_config()
+    found = {key.rpartition("/")[2]: pair for key, pair in pairs.items()}
+    ranks = {name: found[kernel][0].shape[-1] if kernel in found else None
+             for name, kernel in (("input_rank", "kernel"), ("recurrent_rank", "recurrent_kernel"))}
+    cell = CELLS[type(layer)].from_config({**cell_config, **ranks})
+    options = {name: getattr(layer, name) for name in ("return_sequences", "return_state", "go_backwards", "stateful",
+                                                       "unroll", "zero_output_for_mask")}
+    new = L.RNN(cell, **options, name=layer.name, dtype=layer.dtype_policy)
+    new.trainable = layer.trainable
+    new.build(layer.get_build_config()["input_shape"])
+    values = {"input_factor": None, "recurrent_factor": None, "kernel": read(layer.cell.kernel),
+              "recurrent_kernel": read(layer.cell.recurrent_kernel)}
+    for kernel, factor in (("kernel", "input_factor"), ("recurrent_kernel", "recurrent_factor")):
+        if kernel in found:
+            values[factor], values[kernel] = found[kernel]
+    for name, value in values.items():
+        if value is not None:
+            getattr(cell, name).assign(np.asarray(value, "float32"))
+    if layer.cell.bias is not None:
+        cell.bias.assign(read(layer.cell.bias))
+    return new

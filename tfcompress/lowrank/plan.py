@@ -1,0 +1,117 @@
+"""Which kernels to factorise, and how: by a rule for each, or the least damage within budgets."""
+
+import math
+
+import keras
+import numpy as np
+
+from tfcompress.distillation.losses import head_of, recover_logits, soft_targets
+from tfcompress.graph import call, fill
+from tfcompress.layout import kernels
+from tfcompress.lowrank.options import factors, joined, options, ruled
+from tfcompress.programme import choose
+from tfcompress.wrapper import read
+
+BYTES = 4  # of a float32 weight
+
+
+def by_rule(items, kinds, rule, share, covariances):
+    """``{item: Option}`` of the items for which the rule finds factors that save."""
+    chosen = {item: ruled(item, kinds, rule, share, covariances.get(item)) for item in items}
+    return {item: option for item, option in chosen.items() if option}
+
+
+def by_budget(items, tables, sensitivities, spare, limits):
+    """``{item: Option}``: the least sum of damages within ``limits``; None where nothing is.
+
+    Without a sensitivity the damage of an option is ``-log(1 - error)``: the product of the energies that are kept is
+    what Zhang X et al. (IEEE TPAMI 2016, arXiv:1505.06798, eq. 13) found accuracy to follow.
+
+    Args:
+        items: of the graph; tables: ``{item: [Option]}``.
+        sensitivities: ``{item: damage by share lost}``, or empty.
+        spare: MACs and weights of what is no item: ``(macs, parameters)``.
+        limits: ``{"flops": ..., "bytes": ...}``.
+    """
+    rows = [(0.0, item.macs, item.kernel.size, None) for item in items]
+    table = [[row, *((_damage(item, one, sensitivities), one.macs, one.parameters, one) for one in tables[item])]
+             for item, row in zip(items, rows, strict=True)]
+    table = [_undominated(row) for row in table]
+    width = max(map(len, table))
+    damages, macs, sizes = (np.array([[row[c][i] if c < len(row) else fill_ for c in range(width)] for row in table])
+                            for i, fill_ in ((0, np.inf), (1, 0), (2, 0)))
+    amounts = {"flops": (macs, spare[0]), "bytes": (BYTES * sizes, BYTES * spare[1])}
+    costs = np.array([amounts[name][0] for name in limits], "float64")
+    chosen = choose(damages, costs, [limit - amounts[name][1] for name, limit in limits.items()])
+    if chosen is None:
+        return None
+    picked = {item: row[int(c)][3] for item, row, c in zip(items, table, chosen, strict=True)}
+    return {item: option for item, option in picked.items() if option}
+
+
+def _damage(item, option, sensitivities):
+    if item in sensitivities:
+        return max(sensitivities[item] * option.error, 1e-12)
+    return -math.log(max(1.0 - option.error, 1e-6)) + 1e-9
+
+
+def _undominated(row):
+    """Options that nothing else beats in damage, MACs and weights together."""
+    return [one for i, one in enumerate(row)
+            if not any(all(b <= a for a, b in zip(one[:3], other[:3], strict=True))
+                       and (other[:3] != one[:3] or j < i) for j, other in enumerate(row) if j != i)]
+
+
+def least(items, tables, spare):
+    """``{"flops": ..., "bytes": ...}`` of the model where every kernel takes its cheapest option."""
+    macs = sum(min([item.macs, *(one.macs for one in tables[item])]) for item in items)
+    size = sum(min([item.kernel.size, *(one.parameters for one in tables[item])]) for item in items)
+    return {"flops": spare[0] + macs, "bytes": BYTES * (spare[1] + size)}
+
+
+# ---- sensitivity ------------------------------------------------------------------------------------------------
+def probe(tables, item, share=0.5):
+    """The option of an item that its sensitivity is measured with: the one nearest to half of its MACs."""
+    return min(tables[item], key=lambda one: abs(one.macs / item.macs - share), default=None)
+
+
+def sensitivity(graph, item, option, covariance, x, head):
+    """Change of the model's outputs by the share that is lost, where this item alone is factorised.
+
+    Mean KL divergence of the classes where the head is known, else relative squared error.
+    """
+    variable = _variable(item)
+    whole, before = read(variable), outputs(graph, x)
+    kernel = joined(option.kind, factors(item, option.kind, option.ranks, covariance), item.kernel.shape)
+    variable.assign(kernel.astype("float32"))
+    after = outputs(graph, x)
+    variable.assign(whole)
+    return change(before, after, head) / max(option.error, 1e-12)
+
+
+def change(before, after, head):
+    """How far two lists of outputs are apart; ``head`` as ``losses.head_of`` tells it."""
+    if head and len(before) == 1:
+        teacher, student = recover_logits(before[0], head), recover_logits(after[0], head)
+        return float(np.mean(soft_targets(teacher, student, 1.0)))
+    gap = sum(float(((a - b) ** 2).sum()) for a, b in zip(before, after, strict=True))
+    return gap / max(sum(float((b**2).sum()) for b in before), 1e-30)
+
+
+def head_kind(model):
+    """What the one output of the model is; None where there are several."""
+    return head_of(model) if len(model.outputs) == 1 and model.outputs[0].shape[-1] != 1 else None
+
+
+def _variable(item):
+    return kernels(item.layer)[item.key][0]
+
+
+def outputs(graph, x, batch=64):
+    parts, count = [], len(keras.tree.flatten(x)[0])
+    for start in range(0, count, batch):
+        tensors = graph.feed(keras.tree.map_structure(lambda a: a[start:start + batch], x))
+        for node in graph.steps(tensors):
+            call(node, tensors)
+        parts.append([np.asarray(t) for t in keras.tree.flatten(fill(graph.outputs, tensors))])
+    return [np.concatenate(group) for group in zip(*parts, strict=True)]

@@ -1,0 +1,85 @@
+"""Factors put into a graph in the place of kernels, and checked: the new model gives what they stand for."""
+
+import keras
+import numpy as np
+
+from tfcompress.graph import Node, Value
+from tfcompress.layout import kernels
+from tfcompress.lowrank.items import CONVOLUTIONS
+from tfcompress.lowrank.layers import chain, recurrent
+from tfcompress.lowrank.options import factors, joined
+from tfcompress.lowrank.plan import outputs
+from tfcompress.wrapper import read
+
+L = keras.layers
+_TOLERANCE = 1e-3  # of the largest output
+
+
+def replace_kernels(graph, chosen, second, moments):
+    """The Keras model of ``graph`` with the options that were ``chosen``; the graph is used up.
+
+    Args:
+        chosen: ``{item: Option}``.
+        second: ``{item: second moment or covariance}`` that the options were made with; may be empty.
+        moments: ``{item: Moments}``: biases take up the mean change.
+
+    Raises:
+        RuntimeError: the model is further from its factors' products than rounding explains.
+    """
+    arrays = {item: factors(item, one.kind, one.ranks, second.get(item)) for item, one in chosen.items()}
+    products = {item: joined(chosen[item].kind, parts, item.kernel.shape) for item, parts in arrays.items()}
+    for item, kernel in products.items():
+        kernels(item.layer)[item.key][0].assign(kernel.astype("float32"))
+        if item in moments and item.biased:
+            gap = (item.kernel - kernel).reshape(-1, kernel.shape[-1])
+            item.layer.bias.assign(read(item.layer.bias) + (moments[item].mean @ gap).astype("float32"))
+    example = _example(graph)
+    wanted = outputs(graph, example)
+    by_layer = {}
+    for item in chosen:
+        by_layer.setdefault(id(item.layer), []).append(item)
+    for own in by_layer.values():
+        _replace(graph, own, chosen, arrays)
+    model = graph.build()
+    given = keras.tree.flatten(model(keras.tree.pack_sequence_as(graph.input_struct, example), training=False))
+    gaps = [np.abs(np.asarray(a) - b).max() / max(1e-6, np.abs(b).max()) for a, b in zip(given, wanted, strict=True)]
+    if not max(gaps) <= _TOLERANCE:
+        raise RuntimeError(f"The factorised model is not what its factors stand for: outputs differ by {max(gaps):.1e} "
+                           f"of the largest. Please report this model ({graph.name}).")
+    return model
+
+
+def _replace(graph, own, chosen, arrays):
+    """The factors of the items of one layer, wherever it is called."""
+    layer = own[0].layer
+    if isinstance(layer, (L.Dense, *CONVOLUTIONS)):
+        item, = own
+        nodes = graph.users(layer)
+        parts = chain(layer, chosen[item].kind, arrays[item], nodes[0].inputs[0].shape)
+        for node in nodes:
+            _chain(graph, node, parts)
+        return
+    pairs = {item.key: [a.reshape(a.shape[-2:]) for a in arrays[item]] for item in own}
+    new = recurrent(layer, pairs)
+    for node in graph.users(layer):
+        node.layer = new
+
+
+def _chain(graph, node, layers):
+    """Put ``layers``, one behind the other, where the one-input ``node`` was."""
+    nodes, x = [], node.inputs[0]
+    for layer in layers:
+        last = layer is layers[-1]
+        out = node.outputs[0] if last else Value(tuple(layer.compute_output_shape(x.shape)), "float32")
+        nodes.append(Node(node.path if last else f"{node.path}_{layer.name.rpartition('_')[2]}", layer, (x,), {}, [out]))
+        x = out
+    graph.replace(node, nodes)
+
+
+def _example(graph):
+    rng, made = np.random.default_rng(0), []
+    for _, value in graph.inputs:
+        shape = (2 if value.shape[0] is None else value.shape[0], *value.shape[1:])
+        whole = "float" not in value.dtype
+        made.append((rng.integers(0, 2, shape) if whole else rng.standard_normal(shape)).astype(value.dtype))
+    return made
