@@ -202,7 +202,8 @@ def test_what_has_no_factors_is_told(net):
     x = L.Conv2DTranspose(8, 3, name="up")(x)
     model = keras.Model(inputs, L.Dense(64, name="out")(L.Dense(64, name="wide")(L.Flatten()(x))))
     found = factorize(model, 0.8)
-    assert dict(found.skipped) == {"deep": "no factors are known for a DepthwiseConv2D", "grouped": "a grouped convolution",
+    assert dict(found.skipped) == {"deep": "no factors are known for a DepthwiseConv2D",
+                                   "grouped": "a grouped convolution",
                                    "up": "no factors are known for a Conv2DTranspose"}
     assert "deep" in str(found)
     assert tc.inspect(tc.convert(found.model)).macs == found.macs

@@ -9,12 +9,13 @@ from small_models import compiled, image_data
 
 from android_bench.result import Result
 from tfcompress import OneShot, Prune, compress, convert, cut, inspect, payoff, prune_filters, shrink
-from tfcompress.budget import _checked, _epochs
+from tfcompress.budget import _checked
 from tfcompress.cut import Cutter
 from tfcompress.pruning.channels import Channels
 from tfcompress.pruning.choose import floors, label_costs, label_scores, label_times, lowest, pools
 from tfcompress.pruning.labels import FIXED
 from tfcompress.pruning.targets import guessed_loss
+from tfcompress.tuning import epochs
 
 L = keras.layers
 
@@ -156,7 +157,7 @@ def test_labels_may_be_numbers_or_one_hot_in_training_too(loss):
         small = keras.models.clone_model(model)
         small.set_weights(model.get_weights())
         keras.utils.set_random_seed(0)
-        _epochs(1, model, (x, labels))(small, 1)
+        epochs(1, model, (x, labels))(small, 1)
         after.append(small.get_weights())
     for other in after[1:]:
         for one, two in zip(after[0], other, strict=True):

@@ -12,6 +12,7 @@ SHAPES = {
     "image_mobilenet": (28, 28, 1),
     "image_mobilenet_v1": (28, 28, 1),
     "image_alexnet": (28, 28, 1),
+    "image_vgg": (28, 28, 1),
     "lstm": (48, 20),
 }
 

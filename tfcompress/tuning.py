@@ -9,8 +9,8 @@ from tfcompress.pruning.targets import compiled_loss, fitting_labels, guessed_lo
 def epochs(count, start, data, teacher=None):
     """A ``fit(model, round)`` of so many epochs on ``data`` with Adam 1e-3: told what is wrong before any work.
 
-    The loss is what ``start`` was compiled with, or one that fits it. With a ``teacher`` (a Keras model; True: ``start``)
-    the model learns from it too, by ``Distiller`` with its defaults, and without labels from it alone.
+    The loss is what ``start`` was compiled with, or one that fits it. With a ``teacher`` (a Keras model; True:
+    ``start``) the model learns from it too, by ``Distiller`` with its defaults, and without labels from it alone.
 
     Raises:
         ValueError: no number of epochs, a teacher of other classes or without data.

@@ -109,6 +109,22 @@ def image_alexnet(input_shape=(28, 28, 1), classes=10, *, units=(1536, 1024), lo
     return _head(inputs, x, classes, logits, seeds, "image_alexnet")
 
 
+def image_vgg(input_shape=(28, 28, 1), classes=10, *, width=24, logits=False, seed=0):
+    """VGG for small images: 3 x (convolution, BN, ReLU, twice; pool) of `width`, 2 x and 4 x it; 176 k parameters.
+
+    Simonyan K, Zisserman A, "Very deep convolutional networks for large-scale image recognition", 2015, with batch
+    normalization, and an average in place of the fully connected layers.
+    """
+    seeds = itertools.count(1000 * seed)
+    x = inputs = Input(input_shape, name="image")
+    for stage, filters in enumerate((width, 2 * width, 4 * width)):
+        x = layers.MaxPooling2D(2)(x) if stage else x
+        for _ in range(2):
+            x = _conv_bn(x, filters, 3, seeds=seeds, rank=2)
+    x = layers.GlobalAveragePooling2D()(x)
+    return _head(inputs, x, classes, logits, seeds, "image_vgg")
+
+
 def lstm(input_shape=(48, 20), classes=10, *, units=64, logits=False, seed=0):
     """One LSTM over (steps, channels), then the head; 22 k parameters with the defaults."""
     seeds = itertools.count(1000 * seed)
@@ -128,6 +144,7 @@ MODELS = {
     "image_mobilenet": image_mobilenet,
     "image_mobilenet_v1": image_mobilenet_v1,
     "image_alexnet": image_alexnet,
+    "image_vgg": image_vgg,
     "lstm": lstm,
 }
 

@@ -23,7 +23,8 @@ class _LowRankCell:
         self.input_factor = self._weight("input_factor", (width, self.input_rank), "kernel")
         self.kernel = self._weight("kernel", (self.input_rank or width, outputs), "kernel")
         self.recurrent_factor = self._weight("recurrent_factor", (self.units, self.recurrent_rank), "recurrent")
-        self.recurrent_kernel = self._weight("recurrent_kernel", (self.recurrent_rank or self.units, outputs), "recurrent")
+        self.recurrent_kernel = self._weight("recurrent_kernel", (self.recurrent_rank or self.units, outputs),
+                                             "recurrent")
         self.bias = self._weight("bias", self.bias_shape(), "bias") if self.use_bias else None
         self.built = True
 

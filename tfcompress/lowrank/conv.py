@@ -75,8 +75,8 @@ def separable(kernel, rank):
     Raises:
         ValueError: no 2-D kernel of finite numbers, or a rank out of range.
 
-    Jaderberg M, Vedaldi A, Zisserman A, "Speeding up convolutional neural networks with low rank expansions", BMVC 2014,
-    arXiv:1405.3866, scheme 2.
+    Jaderberg M, Vedaldi A, Zisserman A, "Speeding up convolutional neural networks with low rank expansions", BMVC
+    2014, arXiv:1405.3866, scheme 2.
 
     >>> column, row = separable(np.ones((3, 5, 2, 4)), 1)
     >>> column.shape, row.shape, bool(np.allclose(np.einsum("yair,bxro->yxio", column, row), 1.0))
@@ -100,8 +100,8 @@ def unfolded(kernel):
 def canonical(kernel, rank, *, restarts=2, iterations=200, tolerance=1e-9, seed=0):
     """CP: the kernel as a sum of ``rank`` outer products, one vector an axis, by alternating least squares.
 
-    The best of a start from singular vectors and of ``restarts`` random ones, by ``tensorly``'s ``parafac``. A tiny ridge
-    keeps components that grow against each other apart.
+    The best of a start from singular vectors and of ``restarts`` random ones, by ``tensorly``'s ``parafac``. A tiny
+    ridge keeps components that grow against each other apart.
 
     Args:
         kernel: real (space..., in, out).
@@ -123,7 +123,7 @@ def canonical(kernel, rank, *, restarts=2, iterations=200, tolerance=1e-9, seed=
     >>> [f.shape for f in factors], bool(np.allclose(composed(factors), 1.0))
     ([(3, 1), (3, 1), (2, 1), (4, 1)], True)
     """
-    from tensorly.decomposition import parafac           # takes a second to import
+    from tensorly.decomposition import parafac  # takes a second to import
 
     kernel = _kernel(kernel)
     if not isinstance(rank, (int, np.integer)) or rank < 1:

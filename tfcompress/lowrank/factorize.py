@@ -69,7 +69,8 @@ class Factorization:
 
     def __str__(self):
         width = max((len(layer.name) for layer in self.layers), default=5)
-        lines = [f"{'layer':{width}}  {'factors':12}{'ranks':>10}{'MACs':>14}{'weights':>12}{'lost %':>8}{'sensitivity':>13}"]
+        lines = [f"{'layer':{width}}  {'factors':12}{'ranks':>10}{'MACs':>14}{'weights':>12}{'lost %':>8}"
+                 f"{'sensitivity':>13}"]
         for layer in self.layers:
             sensitivity = "" if layer.sensitivity is None else f"{layer.sensitivity:.3g}"
             ranks = ", ".join(map(str, layer.ranks))
@@ -93,7 +94,7 @@ def factorize(model, target=None, rank="budget", data=None, *, kinds="auto", fit
     kind         layers                                                                 weights
     ===========  =====================================================================  ============================
     "svd"        the kernel with r outputs, then a matrix (1 x 1 convolution)           r (taps in + out)
-    "tucker"     1 x 1 to r_in, the kernel from r_in to r_out, 1 x 1                     in r_in + taps r_in r_out + r_out out
+    "tucker"     1 x 1 to r, the kernel from r to s, 1 x 1                              r in + taps r s + s out
     "separable"  a column of the kernel's height to r, a row of its width                r (kh in + kw out)
     "cp"         1 x 1 to r, a column and a row for each channel, 1 x 1                  r (in + kh + kw + out)
     ===========  =====================================================================  ============================
@@ -162,7 +163,8 @@ def _check(model, target, rank, kinds, round_to):
             raise ValueError(f"rank={rank!r} finds the ranks by itself: leave the target out. Received: {target!r}.")
     elif rank == "energy":
         if not (isinstance(target, (int, float)) and 0 < target < 1):
-            raise ValueError(f"With rank='energy' the target is a share of energy between 0 and 1. Received: {target!r}.")
+            raise ValueError("With rank='energy' the target is a share of energy between 0 and 1. "
+                             f"Received: {target!r}.")
     else:
         targets = _targets(target)
         if not targets or set(targets) - {"flops", "bytes"} or not all(
@@ -198,8 +200,8 @@ def _run(model, target, rank, x, kinds, fit, round_to, folder):
         fit(small, 1)
         if path:
             save(small, path)
-    saved = [sum(getattr(row, f"{name}_before") - getattr(row, name) for row in layers) for name in ("macs", "parameters")]
-    return Factorization(small, layers, tuple(skipped), macs - saved[0], parameters - saved[1], macs, parameters)
+    return Factorization(small, layers, tuple(skipped), macs - sum(row.macs_before - row.macs for row in layers),
+                         parameters - sum(row.parameters_before - row.parameters for row in layers), macs, parameters)
 
 
 def _moment(item, one):
@@ -231,13 +233,14 @@ def _budgeted(items, tables, measured, targets, macs, parameters):
     if chosen is None:
         reached = least(items, tables, spare)
         told = ", ".join(f"{name}: {limits[name]:,.0f} asked, {reached[name]:,} at least" for name in limits)
-        raise ValueError(f"Factors can't meet the target: {told}. Ask for more, give other kinds, or remove filters, too "
-                         "(prune_filters).")
+        raise ValueError(f"Factors can't meet the target: {told}. Ask for more, give other kinds, or remove filters, "
+                         "too (prune_filters).")
     return chosen
 
 
 def _row(item, option, measured):
     if option is None:
-        return FactorizedLayer(item.name, None, (), item.macs, item.kernel.size, item.macs, item.kernel.size, 0.0, measured)
+        return FactorizedLayer(item.name, None, (), item.macs, item.kernel.size, item.macs, item.kernel.size, 0.0,
+                               measured)
     return FactorizedLayer(item.name, option.kind, option.ranks, option.macs, option.parameters, item.macs,
                            item.kernel.size, option.error, measured)

@@ -44,7 +44,7 @@ class Item:
     @property
     def biased(self):
         """Whether a bias could take up a mean change of what the kernel computes."""
-        return bool(getattr(self.layer, "use_bias", False)) and not isinstance(self.layer, (*RECURRENT, L.Bidirectional))
+        return type(self.layer) in (L.Dense, *CONVOLUTIONS) and self.layer.use_bias
 
     @property
     def strided(self):

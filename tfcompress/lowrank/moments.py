@@ -36,8 +36,7 @@ def moments(graph, items, x, batch=16, seed=0):
     """
     rng, sums = np.random.default_rng(seed), {}
     count = len(keras.tree.flatten(x)[0])
-    for start in range(0, count, batch):
-        part = keras.tree.map_structure(lambda a: np.asarray(a[start:start + batch]), x)
+    for part in batches(x, batch):
         tensors = graph.feed(part)
         for node in graph.steps(tensors):
             for item in (item for item in items if item.layer is node.layer):
@@ -48,6 +47,13 @@ def moments(graph, items, x, batch=16, seed=0):
                     sums.setdefault(item, _Sum()).add(rows[chosen])
             call(node, tensors)
     return {item: total.moments() for item, total in sums.items()}
+
+
+def batches(x, size):
+    """The samples of an array, or of a structure of arrays, so many at a time."""
+    flat = [np.asarray(array) for array in keras.tree.flatten(x)]
+    for start in range(0, len(flat[0]), size):
+        yield keras.tree.pack_sequence_as(x, [array[start:start + size] for array in flat])
 
 
 class _Sum:

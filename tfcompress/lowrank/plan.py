@@ -8,7 +8,8 @@ import numpy as np
 from tfcompress.distillation.losses import head_of, recover_logits, soft_targets
 from tfcompress.graph import call, fill
 from tfcompress.layout import kernels
-from tfcompress.lowrank.options import factors, joined, options, ruled
+from tfcompress.lowrank.moments import batches
+from tfcompress.lowrank.options import factors, joined, ruled
 from tfcompress.programme import choose
 from tfcompress.wrapper import read
 
@@ -108,9 +109,9 @@ def _variable(item):
 
 
 def outputs(graph, x, batch=64):
-    parts, count = [], len(keras.tree.flatten(x)[0])
-    for start in range(0, count, batch):
-        tensors = graph.feed(keras.tree.map_structure(lambda a: a[start:start + batch], x))
+    parts = []
+    for part in batches(x, batch):
+        tensors = graph.feed(part)
         for node in graph.steps(tensors):
             call(node, tensors)
         parts.append([np.asarray(t) for t in keras.tree.flatten(fill(graph.outputs, tensors))])

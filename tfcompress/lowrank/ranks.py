@@ -65,8 +65,8 @@ def vbmf_rank(singular_values, shape):
     grid = np.geomspace(low, high, 60)
     at = int(np.argmin([free_energy(v) for v in grid]))
     bounds = np.log([grid[max(at - 1, 0)], grid[min(at + 1, len(grid) - 1)]])
-    variance = np.exp(scipy.optimize.minimize_scalar(lambda v: free_energy(np.exp(v)), bounds=bounds, method="bounded").x)
-    return int((energies > large * variance * bar).sum())
+    found = scipy.optimize.minimize_scalar(lambda v: free_energy(np.exp(v)), bounds=bounds, method="bounded")
+    return int((energies > large * np.exp(found.x) * bar).sum())
 
 
 def ebic_rank(singular_values, shape):

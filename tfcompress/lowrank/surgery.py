@@ -71,7 +71,8 @@ def _chain(graph, node, layers):
     for layer in layers:
         last = layer is layers[-1]
         out = node.outputs[0] if last else Value(tuple(layer.compute_output_shape(x.shape)), "float32")
-        nodes.append(Node(node.path if last else f"{node.path}_{layer.name.rpartition('_')[2]}", layer, (x,), {}, [out]))
+        path = node.path if last else f"{node.path}_{layer.name.rpartition('_')[2]}"
+        nodes.append(Node(path, layer, (x,), {}, [out]))
         x = out
     graph.replace(node, nodes)
 
