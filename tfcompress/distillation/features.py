@@ -65,12 +65,7 @@ def attention_transfer(teacher, student):
         raise ValueError(
             f"Attention needs features (batch, positions..., channels), with as many axes in both. Received: teacher "
             f"{tuple(teacher.shape)}, student {tuple(student.shape)}. For vectors use hint or representation.")
-    teacher, student = (ops.sum(ops.square(x), axis=-1) for x in (teacher, student))
-    for axis in range(1, axes - 1):
-        sizes = [ops.shape(x)[axis] for x in (teacher, student)]
-        if not all(isinstance(size, int) for size in sizes) or sizes[0] != sizes[1]:
-            smaller = ops.minimum(*sizes)
-            teacher, student = (_average(x, smaller, axis) for x in (teacher, student))
+    teacher, student = matched(*(ops.sum(ops.square(x), axis=-1, keepdims=True) for x in (teacher, student)))
     return ops.mean(ops.square(unit(_rows(student)) - unit(_rows(teacher))))
 
 
@@ -206,6 +201,16 @@ def discriminator(features, units=(64, 64), seed=0):
               for number, initializer in zip(units, start, strict=False)]
     logit = layers.Dense(1, kernel_initializer=start[-1], dtype="float32", name="logit")
     return keras.Sequential([keras.Input((features,)), *hidden, logit], name="discriminator")
+
+
+def matched(teacher, student):
+    """Both with the smaller number of positions along each axis but the first and last: the longer one is averaged."""
+    for axis in range(1, len(teacher.shape) - 1):
+        sizes = [ops.shape(x)[axis] for x in (teacher, student)]
+        if not all(isinstance(size, int) for size in sizes) or sizes[0] != sizes[1]:
+            smaller = ops.minimum(*sizes)
+            teacher, student = (_average(x, smaller, axis) for x in (teacher, student))
+    return teacher, student
 
 
 def unit(x, axis=-1):
