@@ -119,6 +119,21 @@ def test_convert(case, bad, capsys, monkeypatch):
         "calibration", "Calibration", "static_batch", "batch", "NaN", "subclassed", "precision")), error
 
 
+@pytest.mark.parametrize("file", ["text_good.keras", "half_good.keras", "empty_good.keras", "noconfig.keras",
+                                  "badconfig.keras", "half_good.h5", "subclassed.keras", "good.tflite"])
+@pytest.mark.parametrize("command", ["shrink", "factorize"])
+def test_commands_that_write_another_keras_file(command, file, bad, capsys, monkeypatch):
+    more = ["--target", "0.5"] if command == "factorize" else []
+    refused(cli.main, [command, file, *more, "-o", "out.keras"], bad, capsys, monkeypatch)
+
+
+@pytest.mark.parametrize("data", ["nowhere", "pickled", "shape", "empty", "nodata", "nan", "words", "length",
+                                  "half_good", "text_good"])
+def test_factorize_on_bad_data(data, bad, capsys, monkeypatch):
+    argv = ["factorize", "good.keras", "--target", "0.8", "--data", f"{data}.npz", "--epochs", "1", "-o", "out.keras"]
+    refused(cli.main, argv, bad, capsys, monkeypatch)
+
+
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("command", ["inspect", "evaluate", "diff", "bench"])
 def test_commands_on_bad_files(command, file, bad, capsys, monkeypatch):

@@ -10,8 +10,9 @@ import small_files
 
 from android_bench import cli as bench_cli
 from tfcompress import cli
-from tfcompress.commands import filters
+from tfcompress.commands import factors, filters
 from tfcompress.commands.flags import quiet
+from tfcompress.lowrank import factorize, options
 from tfcompress.pruning.criteria import CRITERIA
 
 
@@ -46,10 +47,40 @@ def test_convert_inspect_evaluate_diff_and_bench(folder, capsys):
     code, text = run("prune-filters", folder / "net.keras", "--data", folder / "data.npz", "--target", 0.6,
                      "--rounds", 1, "-o", folder / "half.keras")
     assert code == 0 and (folder / "half.keras").is_file() and "round 1" in text and "parameters of" in text
+    code, text = run("prune-filters", folder / "net.keras", "--data", folder / "data.npz", "--target", 0.6,
+                     "--rounds", 1, "--teach", "--criterion", "l2_norm", "-o", folder / "half.keras")
+    assert code == 0 and "parameters of" in text
     assert run("shrink", folder / "none.keras", "-o", folder / "other.keras")[0] == 2
     assert bench_cli.main(["host", str(folder / "int8.tflite"), "--runs", "5"]) == 0
     row = json.loads(capsys.readouterr().out)
     assert row["latency_p50_us"] > 0 and row["energy_joules"] is None
+
+
+def test_factorize(folder, capsys):
+    def run(*argv):
+        code = cli.main(["factorize", str(folder / "net.keras"), *map(str, argv)])
+        return code, capsys.readouterr()
+    small = folder / "factors.keras"
+    code, said = run("--target", 0.9, "-o", small, "--data", folder / "data.npz", "--epochs", 1, "--teach")
+    assert code == 0 and "parameters of 256" in said.out
+    assert "multiply-accumulates" in said.out and "sensitivity" in said.out
+    code, said = run("--target", "flops=0.9,bytes=0.95", "--kinds", "svd,tucker", "--round_to", 2, "-o", small,
+                     "--data", folder / "calibration.npz")
+    assert code == 2 and "lacks the arrays ['x']. It holds: ['picture']" in said.err
+    assert run("--rank", "vbmf", "--folder", folder / "kept", "-o", small)[0] == 0
+    assert (folder / "kept" / "factorized.keras").is_file() and small.is_file()
+    small.unlink()
+    for argv, words in (
+            (["--target", 0.5, "--kinds", "lu"], "`kinds` is 'auto' or some of"),
+            (["--target", 0.001], "Factors can't meet the target"), (["--target", "many"], "--target is a number"),
+            (["--target", 0.5, "--kinds", "sparse"], '{"nonzeros": 0.3}'), (["--rank", "energy"], "--target is needed"),
+            (["--rank", "ebic", "--target", 0.5], "leave the target out"), (["--rank", "bayes"], "bayes"),
+            (["--target", 0.5, "--teach"], "Training needs --epochs and --data"),
+            (["--target", 0.5, "--epochs", 2], "Training needs --epochs and --data"),
+            (["--target", 0.5, "--data", folder / "nowhere.npz"], "nowhere.npz")):
+        code, said = run(*argv, "-o", small)
+        assert code == 2 and words in said.err and said.err.count("\n") == 1 and not said.out, said.err
+        assert not [path for path in folder.iterdir() if "factors" in path.name]
 
 
 @pytest.mark.parametrize("argv, said", [
@@ -63,6 +94,8 @@ def test_convert_inspect_evaluate_diff_and_bench(folder, capsys):
     (["evaluate", "x.tflite", "--data", "nowhere.npz"], "nowhere.npz"),
     (["prune-filters", "x.keras", "--target", "0.5"], "--output is needed"),
     (["prune-filters", "x.keras", "--target", "0.5", "-o", "y.keras"], "No .keras file at 'x.keras'"),
+    (["factorize", "x.keras", "--target", "0.5"], "--output is needed"),
+    (["factorize", "x.keras", "-o", "y.keras", "--target", "0.5"], "No .keras file at 'x.keras'"),
     (["study", "cats"], "Unknown preset 'cats'. Known: digits"),
     (["study", "cats.keras"], "--data is needed"),
     (["study", "cats.keras", "--data", "x.npz"], "cats.keras, which is no file"),
@@ -82,6 +115,7 @@ def test_help_of_every_command(command, capsys):
 
 def test_help_names_every_criterion():
     assert filters.CRITERIA.split(", ") == list(CRITERIA)
+    assert factors.KINDS == options.KINDS and factors.RULES == factorize.RULES
 
 
 def test_android_bench_help_and_errors(capsys):

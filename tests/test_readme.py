@@ -11,7 +11,7 @@ README = (Path(__file__).parent.parent / "README.md").read_text()
 
 @pytest.mark.slow
 def test_tour_runs(tmp_path, monkeypatch, capsys):
-    code, filters, bits = re.findall(r"```python\n(.*?)```", README, re.S)
+    code, filters, factors, teacher, bits = re.findall(r"```python\n(.*?)```", README, re.S)
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(compile(code, "README.md", "exec"), names)
@@ -21,6 +21,11 @@ def test_tour_runs(tmp_path, monkeypatch, capsys):
     exec(compile(filters, "README.md", "exec"), names)
     start, *_, last = names["result"].steps
     assert last.macs <= 0.5 * start.macs and "real" in capsys.readouterr().out
+    exec(compile(factors, "README.md", "exec"), names)
+    assert names["found"].macs <= 0.5 * names["found"].macs_before
+    capsys.readouterr()
+    exec(compile(teacher, "README.md", "exec"), names)
+    assert names["taught"].student.evaluate(names["x"], names["y"], verbose=0)[1] > 0.6
     exec(compile(bits, "README.md", "exec"), names)
     size, packed = map(int, capsys.readouterr().out.splitlines()[-1].split())
     assert packed < size and names["tc"].unpack(names["packed"]) == names["file"].content

@@ -41,8 +41,8 @@ class FilterPruning:
         return table(self.steps)
 
 
-def prune_filters(model, data, target, metric="flops", *, criterion="taylor", rounds=5, fit=1, per="auto",
-                  round_to=1, device="host", folder=None):
+def prune_filters(model, data, target, metric="flops", *, criterion="taylor", rounds=5, fit=1, teacher=None,
+                  per="auto", round_to=1, device="host", folder=None):
     """Remove the filters that matter least until the model's float32 ``.tflite`` meets a budget.
 
     Each round scores the channels, silences those of the lowest score for their cost (all channels of a coupled group
@@ -61,8 +61,8 @@ def prune_filters(model, data, target, metric="flops", *, criterion="taylor", ro
         criterion: a name in ``pruning.criteria.CRITERIA``; the lowest scores go. With ``"behaviour"`` the layers behind
             take over what the channels that go did, before any training.
         rounds: how many times to score, remove and train.
-        fit: ``fit(model, round)`` trains the small model in place after each round (1, 2, ...); or a number of epochs
-            on ``data`` with Adam 1e-3 and the loss ``model`` was compiled with; 0 trains nothing.
+        fit: ``fit(model, round)`` trains in place after round 1, 2, ...; or epochs, Adam 1e-3, ``model``'s own loss.
+        teacher: with a number of epochs: a Keras model to learn from, or True for ``model`` itself.
         per: what scores are divided by, so that channels go that matter little for what they cost. ``"budget"``: what
             the target counts; of two amounts that weighed sum which keeps most of the scores; MACs for a time.
             ``"flops"``, ``"bytes"``; ``"latency_us"``: the time of a layer's channels is measured on ``device``, by a
@@ -92,7 +92,7 @@ def prune_filters(model, data, target, metric="flops", *, criterion="taylor", ro
     _check(model, targets, criterion, rounds, per, round_to)
     data = _checked(model, data)
     targets = {metric: float(amount) for metric, amount in targets.items()}
-    fit = fit if callable(fit) else epochs(fit, model, data)
+    fit = fit if callable(fit) else epochs(fit, model, data, teacher)
     cutter = Cutter(model, data, criterion, per, round_to, device)
     if folder is None:
         return _rounds(cutter, targets, rounds, fit, None)

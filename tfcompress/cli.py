@@ -5,11 +5,13 @@ import sys
 from pathlib import Path
 
 from tfcompress.commands.convert import convert_command
+from tfcompress.commands.factors import factorize_command
 from tfcompress.commands.files import diff_command, evaluate_command, inspect_command, payoff_command
 from tfcompress.commands.filters import prune_filters_command, shrink_command
 from tfcompress.commands.mixed import mixed_command
 from tfcompress.commands.storage import pack_command, unpack_command
-from tfcompress.commands.study import data_command, report_command, study_command
+from tfcompress.commands.students import students_command
+from tfcompress.commands.study import add_command, data_command, report_command, study_command
 
 USAGE = """tfcompress: from a Keras model to a small, fast, verified .tflite
 
@@ -19,12 +21,15 @@ USAGE = """tfcompress: from a Keras model to a small, fast, verified .tflite
   tfcompress diff A.tflite B.tflite --data x.npz per-layer SNR: where accuracy is lost
   tfcompress shrink MODEL.keras -o SMALL.keras   without the filters that pruning has zeroed
   tfcompress prune-filters MODEL.keras --data x.npz --target 0.5 -o SMALL.keras   filters removed to meet a budget
+  tfcompress factorize MODEL.keras --target 0.5 -o SMALL.keras   kernels as products of smaller ones, in a budget
   tfcompress mixed MODEL --data x.npz --bytes 20000 -o SMALL.tflite   bits by layer, within bytes and points lost
   tfcompress payoff A.tflite B.tflite ...    bytes, gzip, MACs, measured time: what B saves, if anything
   tfcompress pack MODEL.tflite -o M.tfcp     the fewest bytes, lossless; tfcompress unpack M.tfcp -o MODEL.tflite
   tfcompress study PRESET                    the 17 + 1 models, measured, and their report
   tfcompress study MODEL.keras --data x.npz  the same for your own trained classifier
+  tfcompress students PRESET                 students by depth and by width, with a teacher and without, report
   tfcompress report FOLDER --phones RESULTS  a study's report again, with phones as more devices
+  tfcompress add FOLDER ID=FILE.tflite       files of your own join a study's report
   tfcompress data PRESET -o test.npz         a preset's test data, for android-bench run --eval
 
 'tfcompress COMMAND --help' shows a command's flags."""
@@ -36,12 +41,15 @@ COMMANDS = {
     "diff": diff_command,
     "shrink": shrink_command,
     "prune-filters": prune_filters_command,
+    "factorize": factorize_command,
     "mixed": mixed_command,
     "payoff": payoff_command,
     "pack": pack_command,
     "unpack": unpack_command,
     "study": study_command,
+    "students": students_command,
     "report": report_command,
+    "add": add_command,
     "data": data_command,
 }
 

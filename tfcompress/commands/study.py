@@ -37,6 +37,18 @@ def report_command(argv):
     print(f"Report: {report(folder, values.phones).resolve()}")
 
 
+def add_command(argv):
+    values = flag_values()
+    flags.DEFINE_string("recipe", "your own file", "what the report says of the files", flag_values=values)
+    folder, *given = parse(values, argv, "add FOLDER ID=FILE.tflite ...", 0, "FOLDER: of a study.")
+    pairs = [one.partition("=") for one in given]
+    if not pairs or not all(id and path for id, _, path in pairs):
+        raise ValueError(f"Expected ID=FILE.tflite, once or more. Received: {given}.")
+    with quiet():
+        from tfcompress.study.run import add_to_study
+    print(f"Report: {add_to_study(folder, {id: path for id, _, path in pairs}, values.recipe).resolve()}")
+
+
 def data_command(argv):
     values = flag_values()
     flags.DEFINE_string("output", None, "the .npz file to write", short_name="o", flag_values=values)

@@ -54,8 +54,9 @@ def channel_bases(kernel):
     """Energies, falling, and orthonormal directions along a kernel's input channels, and along its output channels."""
     flat = _kernel(kernel).reshape(-1, *np.shape(kernel)[-2:])
     found = []
-    for equation in ("sio,sjo->ij", "sio,sip->op"):
-        values, vectors = scipy.linalg.eigh(np.einsum(equation, flat, flat, optimize=True))
+    for axis in (1, 2):
+        rows = np.moveaxis(flat, axis, 0).reshape(flat.shape[axis], -1)
+        values, vectors = scipy.linalg.eigh(rows @ rows.T)
         found.append((np.maximum(values[::-1], 0.0), np.ascontiguousarray(vectors[:, ::-1])))
     return found
 

@@ -10,10 +10,11 @@ from rich.progress import track
 from android_bench.store import Store, only_one, remember_config
 from tfcompress.graph import Graph
 from tfcompress.kept import check_named, digest, fingerprint, load, save
+from tfcompress.lowrank.branches import trained, zero_rules
 from tfcompress.lowrank.items import found
-from tfcompress.lowrank.moments import moments
-from tfcompress.lowrank.options import KINDS, options
-from tfcompress.lowrank.plan import BYTES, by_budget, by_rule, head_kind, least, probe, sensitivity
+from tfcompress.lowrank.moments import checked, moments
+from tfcompress.lowrank.options import KINDS, Option, options, settled
+from tfcompress.lowrank.plan import AMOUNTS, BYTES, by_budget, by_rule, head_kind, least, probe, sensitivity
 from tfcompress.lowrank.surgery import replace_kernels
 from tfcompress.model import check_plain
 from tfcompress.quantization.fold import fold_norms
@@ -30,11 +31,13 @@ class FactorizedLayer:
 
     Attributes:
         name: path of the layer, and of the kernel in it where it has several.
-        kind: "svd", "tucker", "separable" or "cp"; None: it stays whole. ranks: of the factors.
+        kind: "svd", "tucker", "separable", "cp" or "sparse"; None: it stays whole. ranks: of the factors; of "sparse"
+            the rank and the weights of the sparse branch that are not 0.
         macs, parameters: of the kernel or its factors; macs_before, parameters_before: of the kernel.
         error: share of the kernel's energy that is lost, or with data of what it computes.
         sensitivity: how much the model's outputs change, per share lost here alone: mean KL divergence of the classes,
             or relative squared error; None without data.
+        nonzeros: of the parameters, those that are not 0.
     """
 
     name: str
@@ -46,6 +49,7 @@ class FactorizedLayer:
     parameters_before: int
     error: float
     sensitivity: float | None
+    nonzeros: int
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,10 @@ class Factorization:
         model: a plain Keras model.
         layers: a ``FactorizedLayer`` for each kernel that could be factorised.
         skipped: ``[(layer path, reason)]`` of those that could not.
-        macs, parameters, macs_before, parameters_before: of all kernels of the model.
+        macs, parameters, macs_before, parameters_before: of all kernels of the model, as its file has them.
+        nonzeros: of all kernels of the model, weights that are not 0.
+        rules: how zeros of "sparse" stay in more training: ``compress(found.model, found.rules)``, ``fit`` with a
+            ``CompressionCallback()``, ``strip``.
     """
 
     model: keras.Model
@@ -67,6 +74,14 @@ class Factorization:
     macs_before: int
     parameters_before: int
 
+    @property
+    def nonzeros(self):
+        return self.parameters - sum(layer.parameters - layer.nonzeros for layer in self.layers)
+
+    @property
+    def rules(self):
+        return zero_rules(self.model)
+
     def __str__(self):
         width = max((len(layer.name) for layer in self.layers), default=5)
         lines = [f"{'layer':{width}}  {'factors':12}{'ranks':>10}{'MACs':>14}{'weights':>12}{'lost %':>8}"
@@ -76,11 +91,19 @@ class Factorization:
             ranks = ", ".join(map(str, layer.ranks))
             lines.append(f"{layer.name:{width}}  {layer.kind or 'whole':12}{ranks:>10}{layer.macs:>14,}"
                          f"{layer.parameters:>12,}{100 * layer.error:>8.2f}{sensitivity:>13}")
+        lines += [f"{layer.name}: theoretical: the same kernel is in the file, {layer.nonzeros:,} of its "
+                  f"{layer.parameters:,} weights not 0: smaller only packed" for layer in self.layers
+                  if layer.kind == "sparse"]
         lines += [f"not factorised: {path}: {reason}" for path, reason in self.skipped]
-        lines.append(f"multiply-accumulates {self.macs_before:,} -> {self.macs:,} "
-                     f"({self.macs_before / max(self.macs, 1):.2f} x fewer), weights {self.parameters_before:,} -> "
-                     f"{self.parameters:,} ({self.parameters_before / max(self.parameters, 1):.2f} x fewer)")
+        lines.append(f"multiply-accumulates {_change(self.macs_before, self.macs)}, weights "
+                     f"{_change(self.parameters_before, self.parameters)}")
         return "\n".join(lines)
+
+
+def _change(before, after):
+    more = after > before
+    ratio = after / max(before, 1) if more else before / max(after, 1)
+    return f"{before:,} -> {after:,} ({ratio:.2f} x {'more' if more else 'fewer'})"
 
 
 def factorize(model, target=None, rank="budget", data=None, *, kinds="auto", fit=0, teacher=None, round_to=1,
@@ -88,33 +111,33 @@ def factorize(model, target=None, rank="budget", data=None, *, kinds="auto", fit
     """A copy of ``model`` whose kernels are products of smaller ones where that saves MACs and bytes.
 
     Batch normalizations are folded first. Then each Dense, Conv1D, Conv2D, LSTM or GRU kernel (also inside
-    Bidirectional) may become, with ranks r:
+    Bidirectional; becomes an RNN of ``LowRankLSTMCell`` or ``LowRankGRUCell``) may become, with ranks r:
 
     ===========  =====================================================================  ============================
-    kind         layers                                                                 weights
+    kind         layers, the last with name, bias and activation                        weights
     ===========  =====================================================================  ============================
     "svd"        the kernel with r outputs, then a matrix (1 x 1 convolution)           r (taps in + out)
     "tucker"     1 x 1 to r, the kernel from r to s, 1 x 1                              r in + taps r s + s out
     "separable"  a column of the kernel's height to r, a row of its width                r (kh in + kw out)
     "cp"         1 x 1 to r, a column and a row for each channel, 1 x 1                  r (in + kh + kw + out)
+    "sparse"     "svd" plus a layer of the kernel's own shape, mostly zeros             as "svd", and nonzeros
     ===========  =====================================================================  ============================
 
-    Names, bias and activation stay with the last of them. LSTM and GRU become ``keras.layers.RNN`` of a
-    ``LowRankLSTMCell`` or ``LowRankGRUCell``, the kernel for the inputs and that for the states each with a rank.
+    "sparse" is theoretical: TFLite stores and multiplies the zeros, so that MACs and file grow and only the packed file
+    (``pack``, gzip) gets smaller. ``fit`` keeps the zeros; to train on see ``Factorization.rules``.
 
     Args:
         model: a built Functional or Sequential model with known input sizes; not changed.
         target: with rank="budget" the share of multiply-accumulates to keep where it is below 1, else their number,
-            or a dict: ``{"flops": 0.4, "bytes": 0.3}`` (bytes of the kernels in float32); with rank="energy" the share
-            of each kernel's energy to keep; else None.
+            or a dict: ``{"flops": 0.4, "bytes": 0.3}`` (bytes of float32 kernels), ``{"nonzeros": 0.3}`` (weights
+            that are not 0: all that "sparse" saves); with rank="energy" the share of each kernel's energy; else None.
         rank: "budget": ranks and kinds by an integer programme, least damage within the target. "energy", "vbmf"
-            (variational Bayes), "ebic" (extended BIC): a rank for each kernel by itself, the cheapest kind.
-        data: None, x, or ``(x, y)``. With it factors keep what the kernels do to data, not the kernels (plain SVD
-            and Tucker bases for "tucker", "separable", "cp"), biases take up the mean change, and the budget is shared
-            out by how much the model's outputs change when a layer alone is factorised (some seconds a layer).
-        kinds: "auto" (all but "cp", which takes seconds a kernel and often needs long training), or names.
-        fit: ``fit(model, round)``, or a number of epochs on ``data`` with Adam 1e-3 and the loss the model was
-            compiled with.
+            (variational Bayes), "ebic" (extended BIC): a rank for each kernel by itself, the kind of fewest MACs. EBIC
+            with "sparse" is slow: ranks to 16, 8 above 2**17 weights, 4 above 2**18; a minute for 512 x 512.
+        data: None, x, or ``(x, y)``. With it "svd" keeps what kernels do to data, not kernels, biases take up the mean
+            change, and the budget goes by how much the outputs change when a layer alone is factorised (some seconds).
+        kinds: "auto": all but "sparse", and "cp", which takes seconds a kernel and often needs long training; or names.
+        fit: ``fit(model, round)``, or a number of epochs on ``data`` with Adam 1e-3 and the model's own loss.
         teacher: with a number of epochs: a Keras model to learn from, or True for ``model`` itself.
         round_to: ranks are multiples of it where they are not below it: 8 suits most float kernels.
         folder: where the work is kept: the same call goes on there after a crash.
@@ -123,8 +146,7 @@ def factorize(model, target=None, rank="budget", data=None, *, kinds="auto", fit
         A ``Factorization``; ``.model`` is a plain float32 Keras model, ``print(...)`` shows every kernel.
 
     Raises:
-        ValueError: an unknown option, a target that is no saving or can't be met (the least is told), a model that
-            is still compressed, subclassed or of open sizes.
+        ValueError: an unknown option, a target that is no saving or can't be met, a model that can't be followed.
         RuntimeError: the small model does not give what the factors stand for: a bug, please report it.
 
     >>> import keras
@@ -135,6 +157,7 @@ def factorize(model, target=None, rank="budget", data=None, *, kinds="auto", fit
     """
     kinds = _check(model, target, rank, kinds, round_to)
     x, y = data if isinstance(data, tuple) else (data, None)
+    x = None if x is None else checked(model, x, y)
     fit = fit if callable(fit) else epochs(fit, model, None if x is None else (x, y), teacher)
     if folder is None:
         return _run(model, target, rank, x, kinds, fit, round_to, None)
@@ -156,6 +179,9 @@ def _check(model, target, rank, kinds, round_to):
     if rank != "budget" and "cp" in names:
         raise ValueError("The rank of 'cp' is no number of singular values: it needs rank='budget'. "
                          f"Received: rank={rank!r}.")
+    if rank in ("energy", "vbmf") and "sparse" in names:
+        raise ValueError("'sparse' needs a number of nonzeros beside the rank: rank='ebic', or rank='budget' with "
+                         f'target={{"nonzeros": 0.3}}. Received: rank={rank!r}.')
     if not isinstance(round_to, int) or round_to < 1:
         raise ValueError(f"`round_to` is an int >= 1. Received: {round_to!r}.")
     if rank in ("vbmf", "ebic"):
@@ -167,10 +193,13 @@ def _check(model, target, rank, kinds, round_to):
                              f"Received: {target!r}.")
     else:
         targets = _targets(target)
-        if not targets or set(targets) - {"flops", "bytes"} or not all(
+        if not targets or set(targets) - set(AMOUNTS) or not all(
                 isinstance(n, (int, float, np.number)) and n > 0 and n != 1 for n in targets.values()):
             raise ValueError("The target is a share of the multiply-accumulates, above 0 and below 1, their number, or "
                              f'a dict like {{"flops": 0.4, "bytes": 0.3}}. Received: {target!r}.')
+        if "sparse" in names and "nonzeros" not in targets:
+            raise ValueError("'sparse' saves neither multiply-accumulates nor bytes of the file, only weights that are "
+                             f'not 0: its target is a dict like {{"nonzeros": 0.3}}. Received: {target!r}.')
     return names
 
 
@@ -188,7 +217,7 @@ def _run(model, target, rank, x, kinds, fit, round_to, folder):
     tables = {item: options(item, kinds, second.get(item), round_to) for item in items} if rank == "budget" else {}
     measured = _sensitivities(graph, model, items, tables, second, sample, folder) if x is not None and tables else {}
     if rank == "budget":
-        chosen = _budgeted(items, tables, measured, _targets(target), macs, parameters)
+        chosen = _budgeted(items, tables, measured, _targets(target), (macs, parameters), second)
     else:
         chosen = by_rule(items, kinds, rank, target, second)
     layers = tuple(_row(item, chosen.get(item), measured.get(item)) for item in items)
@@ -197,7 +226,7 @@ def _run(model, target, rank, x, kinds, fit, round_to, folder):
         small = load(path, model)
     else:
         small = replace_kernels(graph, chosen, second, known)
-        fit(small, 1)
+        small = trained(small, fit)
         if path:
             save(small, path)
     return Factorization(small, layers, tuple(skipped), macs - sum(row.macs_before - row.macs for row in layers),
@@ -222,25 +251,24 @@ def _sensitivities(graph, model, items, tables, second, x, folder):
     return {item: measured[item.name] for item in items if item.name in measured}
 
 
-def _budgeted(items, tables, measured, targets, macs, parameters):
-    own = {"flops": macs, "bytes": BYTES * parameters}
+def _budgeted(items, tables, measured, targets, whole, second):
+    zeros = sum(item.parameters - item.nonzeros for item in items)
+    own = {"flops": whole[0], "bytes": BYTES * whole[1], "nonzeros": whole[1] - zeros}
+    spare = {name: own[name] - sum(map(amount, items)) for name, amount in AMOUNTS.items()}
     limits = {name: amount * own[name] if amount < 1 else amount for name, amount in targets.items()}
     for name, limit in limits.items():
         if limit >= own[name]:
             raise ValueError(f"The model's own {name} is {own[name]:,}: nothing to save. Received: {targets[name]!r}.")
-    spare = macs - sum(item.macs for item in items), parameters - sum(item.kernel.size for item in items)
     chosen = by_budget(items, tables, measured, spare, limits)
     if chosen is None:
         reached = least(items, tables, spare)
         told = ", ".join(f"{name}: {limits[name]:,.0f} asked, {reached[name]:,} at least" for name in limits)
         raise ValueError(f"Factors can't meet the target: {told}. Ask for more, give other kinds, or remove filters, "
                          "too (prune_filters).")
-    return chosen
+    return {item: settled(item, one, second.get(item)) for item, one in chosen.items()}
 
 
 def _row(item, option, measured):
-    if option is None:
-        return FactorizedLayer(item.name, None, (), item.macs, item.kernel.size, item.macs, item.kernel.size, 0.0,
-                               measured)
-    return FactorizedLayer(item.name, option.kind, option.ranks, option.macs, option.parameters, item.macs,
-                           item.kernel.size, option.error, measured)
+    one = option or Option(None, (), item.macs, item.parameters, 0.0, item.parameters - item.nonzeros)
+    return FactorizedLayer(item.name, one.kind, one.ranks, one.macs, one.parameters, item.macs, item.parameters,
+                           one.error, measured, one.nonzeros)

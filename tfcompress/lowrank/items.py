@@ -42,6 +42,14 @@ class Item:
         return self.outputs * self.kernel.size
 
     @property
+    def parameters(self):
+        return self.kernel.size
+
+    @property
+    def nonzeros(self):
+        return int(np.count_nonzero(self.kernel))
+
+    @property
     def biased(self):
         """Whether a bias could take up a mean change of what the kernel computes."""
         return type(self.layer) in (L.Dense, *CONVOLUTIONS) and self.layer.use_bias

@@ -20,21 +20,30 @@ def chain(layer, kind, arrays, input_shape, bias=None):
     """
     made, shape = [], tuple(input_shape)
     bias = read(layer.bias) if bias is None and layer.use_bias else bias
-    for i, array in enumerate(arrays):
+    for i in range(len(arrays)):
         last = i == len(arrays) - 1
-        config = _config(layer, kind, arrays, i)
-        config |= {"use_bias": last and bias is not None, "activation": layer.activation if last else None,
-                   "name": layer.name if last else f"{layer.name}_factor{i + 1}"}
-        if kind == "cp" and 0 < i and not last:
-            config["depthwise_regularizer"] = config.pop("kernel_regularizer")
-            new = {L.Conv1D: L.DepthwiseConv1D, L.Conv2D: L.DepthwiseConv2D}[type(layer)](**config)
-        else:
-            new = type(layer)(array.shape[-1], **config)
-        new.build(shape)
-        new.set_weights([array.astype("float32")] + ([np.asarray(bias, "float32")] if config["use_bias"] else []))
-        made.append(new)
-        shape = new.compute_output_shape(shape)
+        made.append(factor(layer, kind, arrays, i, shape, layer.name if last else f"{layer.name}_factor{i + 1}",
+                           bias if last else None, layer.activation if last else None))
+        shape = made[-1].compute_output_shape(shape)
     return made
+
+
+def factor(layer, kind, arrays, i, shape, name, bias=None, activation=None):
+    """One of the factors, a built layer of that name."""
+    config = _config(layer, kind, arrays, i) | {"use_bias": bias is not None, "activation": activation, "name": name}
+    if kind == "cp" and 0 < i < len(arrays) - 1:
+        config["depthwise_regularizer"] = config.pop("kernel_regularizer")
+        new = {L.Conv1D: L.DepthwiseConv1D, L.Conv2D: L.DepthwiseConv2D}[type(layer)](**config)
+    else:
+        new = type(layer)(arrays[i].shape[-1], **config)
+    new.build(shape)
+    new.set_weights([arrays[i].astype("float32")] + ([] if bias is None else [np.asarray(bias, "float32")]))
+    return new
+
+
+def suffixed(node, layer):
+    """The path of a new layer that takes part in what the node's layer did."""
+    return f"{node.path}_{layer.name.rpartition('_')[2]}"
 
 
 def _config(layer, kind, arrays, i):

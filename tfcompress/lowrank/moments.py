@@ -29,6 +29,27 @@ class Moments:
         return self.covariance + np.outer(self.mean, self.mean)
 
 
+def checked(model, x, y):
+    """``x`` for the model, with the last axis of 1 that Keras adds; ValueError for samples it can't take."""
+    arrays = [np.asarray(a) for a in keras.tree.flatten(x)]
+    labels = [a for a in map(np.asarray, keras.tree.flatten(y)) if a.ndim]
+    counts = {len(a) if a.ndim else 0 for a in (*arrays, *labels)}
+    if len(counts) != 1 or 0 in counts or len(arrays) != len(model.inputs):
+        raise ValueError(f"`data` is x, or (x, y) with as many samples as labels, for {len(model.inputs)} input(s). "
+                         f"Received: {len(arrays)} array(s) x, counts of samples {sorted(counts)}.")
+    if not all(a.dtype.kind in "biu" or a.dtype.kind == "f" and np.isfinite(a).all() for a in arrays):
+        raise ValueError("x holds values that are not finite numbers: nothing can be told from them. "
+                         f"Received: {[str(a.dtype) for a in arrays]}.")
+    if len(arrays) > 1 or isinstance(x, dict):
+        return x
+    wanted = tuple(model.inputs[0].shape[1:])
+    x = arrays[0][..., None] if (*arrays[0].shape[1:], 1) == wanted else arrays[0]
+    if x.ndim != len(wanted) + 1 or any(size not in (None, n) for size, n in zip(wanted, x.shape[1:], strict=True)):
+        raise ValueError(f"Model '{model.name}' takes samples of shape {wanted}. Received: x of shape {x.shape}, the "
+                         "samples first.")
+    return x
+
+
 def moments(graph, items, x, batch=16, seed=0):
     """``{item: Moments}`` over the samples ``x``; random rows where a layer sees very many.
 

@@ -1,16 +1,16 @@
 """What may take a kernel's place: decompositions and ranks, their cost, and how much of the kernel they lose."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy.linalg
 
-from tfcompress.lowrank import conv
+from tfcompress.lowrank import branches, conv
 from tfcompress.lowrank.ranks import ebic_rank, energy_rank, vbmf_rank
-from tfcompress.lowrank.svd import data_aware_svd, output_basis, tails, truncated_svd
+from tfcompress.lowrank.svd import data_aware_svd, energies, output_basis, tails, truncated_svd
 
-KINDS = ("svd", "tucker", "separable", "cp")
+KINDS = ("svd", "tucker", "separable", "cp", "sparse")
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.42, 0.35, 0.3, 0.25, 0.2, 0.16, 0.13, 0.1, 0.075, 0.05, 0.03)  # of an item's MACs
 _CP_SHARES = SHARES[4::2]  # alternating least squares takes seconds each
 
@@ -20,9 +20,11 @@ class Option:
     """A kernel as factors.
 
     Attributes:
-        kind: "svd", "tucker", "separable" or "cp"; ranks: one number, two for "tucker".
-        macs, parameters: of the factors' kernels.
+        kind: one of ``KINDS``; ranks: one number, two for "tucker"; for "sparse" a rank and how many are not zero.
+        macs, parameters: of the factors' kernels, the zeros of a sparse one too: TFLite stores and multiplies them.
         error: share of the energy lost, 0..1: of the kernel, or with data of what the layer computes.
+        zeros: of the parameters.
+        arrays: the factors, where they were found along with the ranks.
     """
 
     kind: str
@@ -30,6 +32,12 @@ class Option:
     macs: int
     parameters: int
     error: float
+    zeros: int = 0
+    arrays: list | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def nonzeros(self):
+        return self.parameters - self.zeros
 
 
 def cost(item, kind, ranks):
@@ -42,6 +50,9 @@ def cost(item, kind, ranks):
     if kind == "tucker":
         first, core, last = inputs * r, taps * r * ranks[1], ranks[1] * outputs
         return item.inputs * first + item.outputs * (core + last), first + core + last
+    if kind == "sparse":
+        low = cost(item, "svd", ranks)
+        return low[0] + item.macs, low[1] + item.kernel.size
     if kind == "separable":
         column, row = space[0] * inputs * r, space[1] * r * outputs
         return item.columns * column + item.outputs * row, column + row
@@ -54,9 +65,14 @@ def cost(item, kind, ranks):
 
 
 def factors(item, kind, ranks, covariance=None, restarts=2):
-    """The arrays of one option, float64, in running order; ``covariance`` is of what the kernel is multiplied with."""
+    """The arrays of one option, float64, in running order; ``covariance`` is of what the kernel is multiplied with.
+
+    ``restarts=0`` are quick ones, for an upper bound of what is lost.
+    """
     kernel = item.kernel
     *space, inputs, outputs = kernel.shape
+    if kind == "sparse":
+        return branches.arrays(kernel, *ranks, sweeps=100 if restarts else 8)
     if kind == "svd":
         flat = kernel.reshape(-1, outputs)
         pair = truncated_svd(flat, ranks[0]) if covariance is None else data_aware_svd(flat, covariance, ranks[0])
@@ -79,6 +95,8 @@ def factors(item, kind, ranks, covariance=None, restarts=2):
 def joined(kind, arrays, shape):
     """The kernel that factors stand for."""
     *space, inputs, outputs = shape
+    if kind == "sparse":
+        return joined("svd", arrays[:2], shape) + arrays[2]
     if kind == "svd":
         return (arrays[0].reshape(-1, arrays[0].shape[-1]) @ arrays[1].reshape(-1, outputs)).reshape(shape)
     if kind == "tucker":
@@ -104,56 +122,83 @@ def fitting(item, kinds):
     """Those of ``kinds`` that the item's shape has."""
     *space, _, _ = item.kernel.shape
     fits = {"svd": True, "tucker": bool(space), "separable": len(space) == 2 and min(space) > 1,
-            "cp": bool(space) and getattr(item.layer, "padding", "") != "causal"}
+            "cp": bool(space) and getattr(item.layer, "padding", "") != "causal",
+            "sparse": item.key == "kernel"}      # of a Dense or convolution
     if space and math.prod(space) == 1:                  # a matrix
-        fits = {"svd": True}
+        fits = {"svd": True, "sparse": True}
     return [kind for kind in kinds if fits.get(kind)]
 
 
 def options(item, kinds, covariance=None, round_to=1):
     """The item's ``Option``s at the ``SHARES``: each kind's best ranks for so many MACs, none that saves nothing."""
-    made = []
+    made, table = [], None
     for kind in fitting(item, kinds):
-        table = tucker_losses(item.kernel) if kind == "tucker" else None
-        for ranks in _tucker_ranks(item, table, round_to) if kind == "tucker" else _one_rank(item, kind, round_to):
-            made.append(Option(kind, ranks, *map(int, cost(item, kind, ranks)), 0.0))
+        if kind == "sparse":
+            tried = branches.splits(item.kernel, round_to)
+        elif kind == "tucker":
+            table = tucker_losses(item.kernel)
+            tried = _tucker_ranks(item, table, round_to)
+        else:
+            tried = _one_rank(item, kind, round_to)
+        made += [_option(item, kind, ranks) for ranks in tried]
         made = [one for one in made if saves(item, one)]
-    return _with_errors(item, made, covariance)
+    return _with_errors(item, made, covariance, table)
+
+
+def _option(item, kind, ranks, arrays=None):
+    zeros = item.kernel.size - ranks[1] if kind == "sparse" else 0
+    return Option(kind, ranks, *map(int, cost(item, kind, ranks)), 0.0, zeros, arrays)
+
+
+def settled(item, option, covariance=None):
+    """The option with its arrays and what they lose, where the table held an upper bound of a sparse branch."""
+    if option.kind != "sparse" or option.arrays:
+        return option
+    arrays = factors(item, option.kind, option.ranks)
+    return replace(option, arrays=arrays, error=lost(item, joined(option.kind, arrays, item.kernel.shape), covariance))
 
 
 def ruled(item, kinds, rule, share=None, covariance=None):
     """The option of the fewest MACs that a rule picks: "energy" (with its ``share``), "vbmf" or "ebic"; or ``None``.
 
-    A rule that finds rank 0, nothing but noise, leaves the kernel whole.
+    A rule that finds rank 0, nothing but noise, leaves the kernel whole; so does a sparse branch of no weights.
     """
     made = []
     for kind in fitting(item, kinds):
-        spectra = _spectra(item, kind, covariance)
-        ranks = tuple(_rank(values, shape, rule, share) for values, shape in spectra)
-        one = Option(kind, ranks, *map(int, cost(item, kind, ranks)), 0.0)
-        made += [one] if all(ranks) and saves(item, one) else []
+        if kind == "sparse":
+            *ranks, arrays = branches.chosen(item.kernel)
+            one = _option(item, kind, tuple(ranks), arrays)
+        else:
+            spectra = _spectra(item, kind, covariance)
+            one = _option(item, kind, tuple(_rank(values, shape, rule, share) for values, shape in spectra))
+        made += [one] if all(one.ranks) and saves(item, one) else []
     return min(_with_errors(item, made, covariance), key=lambda one: one.macs, default=None)
 
 
 def saves(item, option):
-    """Whether factors need fewer multiplications and fewer bytes."""
+    """Whether factors need fewer multiplications and fewer bytes; with a sparse branch: fewer weights that aren't 0."""
+    if option.kind == "sparse":
+        return option.nonzeros < item.nonzeros
     return option.macs < item.macs and option.parameters < item.kernel.size
 
 
-def _with_errors(item, made, covariance):
+def _with_errors(item, made, covariance, tucker=None):
     """The options, each with what it loses: from singular values where these tell, else from the factors' product."""
     found = []
     for kind in dict.fromkeys(one.kind for one in made):
         table, product = None, None
         if kind == "svd" or kind == "separable" and covariance is None:
-            (values, _), = _spectra(item, kind, covariance)
-            table = tails(values**2)
+            flat = conv.unfolded(item.kernel) if kind == "separable" else branches.matrix(item.kernel)
+            table = tails(energies(flat) if covariance is None else output_basis(flat, covariance)[0])
         elif kind == "tucker" and covariance is None:
-            table = tucker_losses(item.kernel)
+            table = tucker_losses(item.kernel) if tucker is None else tucker
         else:
             product = _products(item, kind)
         for one in (one for one in made if one.kind == kind):
-            error = table[one.ranks] if product is None else lost(item, product(one.ranks), covariance)
+            if one.arrays:
+                error = lost(item, joined(kind, one.arrays, item.kernel.shape), covariance)
+            else:
+                error = table[one.ranks] if product is None else lost(item, product(one.ranks), covariance)
             found.append(replace(one, error=float(error)))
     return found
 

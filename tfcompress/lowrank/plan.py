@@ -14,6 +14,8 @@ from tfcompress.programme import choose
 from tfcompress.wrapper import read
 
 BYTES = 4  # of a float32 weight
+AMOUNTS = {"flops": lambda one: one.macs, "bytes": lambda one: BYTES * one.parameters,
+           "nonzeros": lambda one: one.nonzeros}  # of an item or an option
 
 
 def by_rule(items, kinds, rule, share, covariances):
@@ -31,22 +33,22 @@ def by_budget(items, tables, sensitivities, spare, limits):
     Args:
         items: of the graph; tables: ``{item: [Option]}``.
         sensitivities: ``{item: damage by share lost}``, or empty.
-        spare: MACs and weights of what is no item: ``(macs, parameters)``.
-        limits: ``{"flops": ..., "bytes": ...}``.
+        spare: what the model has beside the items, and limits: ``{"flops": ..., "bytes": ..., "nonzeros": ...}``.
     """
-    rows = [(0.0, item.macs, item.kernel.size, None) for item in items]
-    table = [[row, *((_damage(item, one, sensitivities), one.macs, one.parameters, one) for one in tables[item])]
-             for item, row in zip(items, rows, strict=True)]
-    table = [_undominated(row) for row in table]
+    table = []
+    for item in items:
+        row = [(0.0, *(amount(item) for amount in AMOUNTS.values()), None)]
+        row += [(_damage(item, one, sensitivities), *(amount(one) for amount in AMOUNTS.values()), one)
+                for one in tables[item]]
+        table.append(_undominated(row))
     width = max(map(len, table))
-    damages, macs, sizes = (np.array([[row[c][i] if c < len(row) else fill_ for c in range(width)] for row in table])
-                            for i, fill_ in ((0, np.inf), (1, 0), (2, 0)))
-    amounts = {"flops": (macs, spare[0]), "bytes": (BYTES * sizes, BYTES * spare[1])}
-    costs = np.array([amounts[name][0] for name in limits], "float64")
-    chosen = choose(damages, costs, [limit - amounts[name][1] for name, limit in limits.items()])
+    damages, *amounts = (np.array([[row[c][i] if c < len(row) else filled for c in range(width)] for row in table])
+                         for i, filled in enumerate((np.inf, *(0 for _ in AMOUNTS))))
+    costs = np.array([amounts[list(AMOUNTS).index(name)] for name in limits], "float64")
+    chosen = choose(damages, costs, [limit - spare[name] for name, limit in limits.items()])
     if chosen is None:
         return None
-    picked = {item: row[int(c)][3] for item, row, c in zip(items, table, chosen, strict=True)}
+    picked = {item: row[int(c)][-1] for item, row, c in zip(items, table, chosen, strict=True)}
     return {item: option for item, option in picked.items() if option}
 
 
@@ -57,23 +59,25 @@ def _damage(item, option, sensitivities):
 
 
 def _undominated(row):
-    """Options that nothing else beats in damage, MACs and weights together."""
+    """Options that nothing else beats in damage and all amounts together."""
     return [one for i, one in enumerate(row)
-            if not any(all(b <= a for a, b in zip(one[:3], other[:3], strict=True))
-                       and (other[:3] != one[:3] or j < i) for j, other in enumerate(row) if j != i)]
+            if not any(all(b <= a for a, b in zip(one[:-1], other[:-1], strict=True))
+                       and (other[:-1] != one[:-1] or j < i) for j, other in enumerate(row) if j != i)]
 
 
 def least(items, tables, spare):
-    """``{"flops": ..., "bytes": ...}`` of the model where every kernel takes its cheapest option."""
-    macs = sum(min([item.macs, *(one.macs for one in tables[item])]) for item in items)
-    size = sum(min([item.kernel.size, *(one.parameters for one in tables[item])]) for item in items)
-    return {"flops": spare[0] + macs, "bytes": BYTES * (spare[1] + size)}
+    """``{"flops": ..., "bytes": ..., "nonzeros": ...}`` of the model where each kernel takes its cheapest option."""
+    return {name: spare[name] + sum(min(map(amount, [item, *tables[item]])) for item in items)
+            for name, amount in AMOUNTS.items()}
 
 
 # ---- sensitivity ------------------------------------------------------------------------------------------------
 def probe(tables, item, share=0.5):
-    """The option of an item that its sensitivity is measured with: the one nearest to half of its MACs."""
-    return min(tables[item], key=lambda one: abs(one.macs / item.macs - share), default=None)
+    """The option of an item that its sensitivity is measured with: the one nearest to half of its MACs or weights."""
+    def kept(one):
+        return one.nonzeros / item.nonzeros if one.kind == "sparse" else one.macs / item.macs
+
+    return min(tables[item], key=lambda one: abs(kept(one) - share), default=None)
 
 
 def sensitivity(graph, item, option, covariance, x, head):

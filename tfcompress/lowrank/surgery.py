@@ -5,8 +5,9 @@ import numpy as np
 
 from tfcompress.graph import Node, Value
 from tfcompress.layout import kernels
+from tfcompress.lowrank.branches import replace_by_branches
 from tfcompress.lowrank.items import CONVOLUTIONS
-from tfcompress.lowrank.layers import chain, recurrent
+from tfcompress.lowrank.layers import chain, recurrent, suffixed
 from tfcompress.lowrank.options import factors, joined
 from tfcompress.lowrank.plan import outputs
 from tfcompress.wrapper import read
@@ -26,7 +27,7 @@ def replace_kernels(graph, chosen, second, moments):
     Raises:
         RuntimeError: the model is further from its factors' products than rounding explains.
     """
-    arrays = {item: factors(item, one.kind, one.ranks, second.get(item)) for item, one in chosen.items()}
+    arrays = {item: one.arrays or factors(item, one.kind, one.ranks, second.get(item)) for item, one in chosen.items()}
     products = {item: joined(chosen[item].kind, parts, item.kernel.shape) for item, parts in arrays.items()}
     for item, kernel in products.items():
         kernels(item.layer)[item.key][0].assign(kernel.astype("float32"))
@@ -54,6 +55,9 @@ def _replace(graph, own, chosen, arrays):
     layer = own[0].layer
     if isinstance(layer, (L.Dense, *CONVOLUTIONS)):
         item, = own
+        if chosen[item].kind == "sparse":
+            replace_by_branches(graph, layer, arrays[item])
+            return
         nodes = graph.users(layer)
         parts = chain(layer, chosen[item].kind, arrays[item], nodes[0].inputs[0].shape)
         for node in nodes:
@@ -71,7 +75,7 @@ def _chain(graph, node, layers):
     for layer in layers:
         last = layer is layers[-1]
         out = node.outputs[0] if last else Value(tuple(layer.compute_output_shape(x.shape)), "float32")
-        path = node.path if last else f"{node.path}_{layer.name.rpartition('_')[2]}"
+        path = node.path if last else suffixed(node, layer)
         nodes.append(Node(path, layer, (x,), {}, [out]))
         x = out
     graph.replace(node, nodes)

@@ -7,7 +7,8 @@ import scipy.linalg
 def truncated_svd(w, rank):
     """The two factors of the rank-``rank`` matrix nearest to ``w``: ``w ~ left @ right``.
 
-    ``left = U_r sqrt(S_r)``, ``right = sqrt(S_r) V_r'``: both are of one size, so one learning rate suits them.
+    ``left = U_r sqrt(S_r)``, ``right = sqrt(S_r) V_r'``: both are of one size, so one learning rate suits them. By
+    eigenvectors of ``w'w``: the error is the least up to 1e-8 ``||w||``, below the rounding of a float32 kernel.
 
     Args:
         w: real (m, n).
@@ -27,9 +28,34 @@ def truncated_svd(w, rank):
     [[2.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
     """
     w = matrix(w, rank)
-    u, s, vt = scipy.linalg.svd(w, full_matrices=False)
-    root = np.sqrt(s[:rank])
-    return u[:, :rank] * root, root[:, None] * vt[:rank]
+    if w.shape[0] < w.shape[1]:
+        right, left = _along(np.ascontiguousarray(w.T), rank)
+        return left.T, right.T
+    return _along(w, rank)
+
+
+def _along(w, rank):
+    """The factors by the eigenvectors of ``w'w``: several times quicker than an SVD."""
+    if not rank:
+        return np.zeros((len(w), 0)), np.zeros((0, w.shape[1]))
+    last = w.shape[1] - 1
+    vectors = scipy.linalg.eigh(w.T @ w, subset_by_index=(last + 1 - rank, last))[1]
+    return _balanced(w, np.ascontiguousarray(vectors[:, ::-1]))
+
+
+def _balanced(w, basis):
+    """``w @ basis`` and ``basis.T``, scaled so that both are of one size."""
+    left = w @ basis
+    size = np.linalg.norm(left, axis=0)
+    root = np.sqrt(np.where(size > 0, size, 1.0))
+    return left / root, basis.T * root[:, None]
+
+
+def energies(w):
+    """The squared singular values of ``w``, falling, right to 1e-16 of their sum."""
+    w = matrix(w)
+    values = scipy.linalg.eigvalsh(w @ w.T if w.shape[0] < w.shape[1] else w.T @ w)
+    return np.maximum(values[::-1], 0.0)
 
 
 def data_aware_svd(w, covariance, rank):
@@ -58,11 +84,7 @@ def data_aware_svd(w, covariance, rank):
     [[0.0, 0.0], [0.0, 1.0]]
     """
     w = matrix(w, rank)
-    basis = output_basis(w, covariance)[1][:, :rank]
-    left, right = w @ basis, basis.T
-    size = np.linalg.norm(left, axis=0)
-    root = np.sqrt(np.where(size > 0, size, 1.0))
-    return left / root, right * root[:, None]
+    return _balanced(w, output_basis(w, covariance)[1][:, :rank])
 
 
 def output_basis(w, covariance):

@@ -162,15 +162,31 @@ def judge(content: bytes, splits: Splits) -> dict:
 def describe(cell: Cell, best: dict, tried: list, seed: int, splits: Splits) -> dict:
     """The fields of the row: how good the file is on the test split, how big, how it came about."""
     content = best["file"].content
-    found = measure.evaluate(content, splits.x_test, splits.y_test, class_names=splits.class_names)
-    storage = measure.storage(content)
     shown = ("learning_rate", "calibration", "loss", "accuracy", "macro_f1")
-    return {
+    return described(content, splits) | {
         "id": cell.id,
         "recipe": cell.recipe,
-        "model_sha256": hashlib.sha256(content).hexdigest(),
         "seed": seed,
         "learning_rate": best["learning_rate"],
+        "agreement": best["file"].gate.agreement[0].top1,
+        "timings": best["timings"],
+        "facts": {
+            "validation": {name: best[name] for name in ("loss", "accuracy", "macro_f1")},
+            "tried": [{name: one[name] for name in shown} for one in tried],
+            "target_sparsity": cell.sparsity or None,
+            "pruned_sparsity": kernel_sparsity(content) if cell.sparsity else None,
+            "precision": cell.precision,
+            "test_samples": len(splits.y_test),
+        },
+    }
+
+
+def described(content: bytes, splits: Splits) -> dict:
+    """The fields of a row that a file tells by itself: how good it is on the test split, and how big."""
+    found = measure.evaluate(content, splits.x_test, splits.y_test, class_names=splits.class_names)
+    storage = measure.storage(content)
+    return {
+        "model_sha256": hashlib.sha256(content).hexdigest(),
         "accuracy": found.accuracy,
         "macro_f1": found.macro_f1,
         "recalls": found.recalls,
@@ -182,17 +198,7 @@ def describe(cell: Cell, best: dict, tried: list, seed: int, splits: Splits) -> 
         "sparsity": measure.sparsity(content),
         "levels": measure.levels(content),
         "macs": inspect(content).macs,
-        "agreement": best["file"].gate.agreement[0].top1,
-        "timings": best["timings"],
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "facts": {
-            "validation": {name: best[name] for name in ("loss", "accuracy", "macro_f1")},
-            "tried": [{name: one[name] for name in shown} for one in tried],
-            "target_sparsity": cell.sparsity or None,
-            "pruned_sparsity": kernel_sparsity(content) if cell.sparsity else None,
-            "precision": cell.precision,
-            "test_samples": found.samples,
-        },
     }
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -10,8 +11,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from android_bench import host
 from android_bench.result import Result, read_rows
 from android_bench.store import Store, only_one, remember_config, write_file
+from tfcompress import flatbuffer
 
-from .cell import read_data
+from .cell import described, judge, read_data
 from .phones import as_devices
 from .pool import LocalPool, RayPool
 from .presets import StudyConfig, preset
@@ -70,11 +72,9 @@ def report(folder, phones=()) -> Path:
     `phones` are results folders of `android-bench run` on the study's files: each phone is a device more.
     """
     folder = Path(folder)
-    for name in ("config.json", "rows.jsonl"):
-        if not (folder / name).exists():
-            raise ValueError(f"Expected the folder of a study that has rows. Received: {folder}, which has no {name}.")
-    config = StudyConfig.from_dict(json.loads((folder / "config.json").read_text()))
-    order = {cell.id: number for number, cell in enumerate(config.cells())}
+    config = _config_of(folder)
+    order = {id: number for number, id in enumerate(dict.fromkeys(
+        [*(cell.id for cell in config.cells()), *(row["id"] for row in Store(folder / "variants.jsonl").read())]))}
     rows = [Result.from_json(json.dumps(row)) for row in _rows(folder).read()]
     devices = list(dict.fromkeys(row.device for row in rows))
     rows.sort(key=lambda row: (devices.index(row.device), order[row.id]))
@@ -84,6 +84,57 @@ def report(folder, phones=()) -> Path:
         rows += as_devices(variants, found, CONTROL_CELL)
     facts = json.loads((folder / "control.json").read_text())
     return write_report(rows, folder / "report.html", title=config.title, about=_about(config, rows, facts))
+
+
+def add_to_study(folder, files, recipe="your own file") -> Path:
+    """Files of your own join a study: judged on its test data, timed on this computer, a row each in the report.
+
+    Args:
+        folder: of a study that has rows.
+        files: `{id: path, bytes or TFLiteModel}` of classifiers that take the study's inputs; an id that the study has
+            is an error. A file of the same id and bytes that joined before is left as it is.
+        recipe: what the report says of them.
+
+    Returns:
+        The path of `report.html`, written again.
+
+    Raises:
+        ValueError: no such study, an id that is taken, a file that is no `.tflite` or takes other inputs.
+    """
+    folder = Path(folder)
+    config, rows, variants = _config_of(folder), _rows(folder), Store(folder / "variants.jsonl")
+    contents = {id: flatbuffer.content_of(file) for id, file in files.items()}
+    known = {row["id"]: row["model_sha256"] for row in variants.read()}
+    for id, content in contents.items():
+        if not re.fullmatch(r"[\w.-]+", id) or known.get(id, hashlib.sha256(content).hexdigest()) != hashlib.sha256(
+                content).hexdigest():
+            raise ValueError(f"The id of a file of your own is a new word. Received: {id!r}. The study has: "
+                             f"{', '.join(known)}.")
+    splits = read_data(config)
+    with only_one(folder):
+        control = next(row for row in variants.read() if row["id"] == CONTROL_CELL)
+        for id, content in contents.items():
+            if id not in known:
+                scores = judge(content, splits)
+                facts = {"validation": scores, "tried": [], "precision": "own", "test_samples": len(splits.y_test)}
+                variant = described(content, splits) | {"id": id, "recipe": recipe, "facts": facts}
+                write_file(folder / "models" / f"{id}.tflite", content)
+                variants.append(variant)
+                known[id] = variant["model_sha256"]
+            for device in dict.fromkeys(row["device"] for row in rows.read() if row["device"] in THREADS):
+                if (id, device) not in rows:
+                    row = Result(device=device, **next(one for one in variants.read() if one["id"] == id))
+                    row = row.replace(delta_accuracy=row.accuracy - control["accuracy"])
+                    found = _measure(folder / "models" / f"{id}.tflite", THREADS[device])
+                    rows.append(json.loads(found.into(row).to_json()))
+    return report(folder)
+
+
+def _config_of(folder: Path) -> StudyConfig:
+    for name in ("config.json", "rows.jsonl"):
+        if not (folder / name).exists():
+            raise ValueError(f"Expected the folder of a study that has rows. Received: {folder}, which has no {name}.")
+    return StudyConfig.from_dict(json.loads((folder / "config.json").read_text()))
 
 
 def _make_all(config, folder, workers, ray, progress, bar) -> None:

@@ -1,0 +1,66 @@
+"""The rows of table_distill.py as tables: in scripts/results/table_distill.md, and in the README."""
+
+import statistics
+from pathlib import Path
+
+import scipy.stats
+from readme_tables import into_readme
+from table_pruning_rows import mean
+
+from android_bench.store import write_file
+
+TABLE = Path(__file__).resolve().parent / "results" / "table_distill.md"
+COLUMNS = ("taught by", "seeds", "accuracy %", "points over no teacher, 95 % interval", "parameters", "MACs", "bytes",
+           "minutes")  # fmt: skip
+TITLES = {"clothes": "Fashion-MNIST, 6,000 images", "patients": "same patient or not, unseen patients"}
+
+
+def interval(values: list[float]) -> float | None:
+    """Half of Student's 95 % confidence interval of the mean; None for one value."""
+    if len(values) < 2:
+        return None
+    spread = statistics.stdev(values) / len(values) ** 0.5
+    return float(scipy.stats.t.ppf(0.975, len(values) - 1) * spread)
+
+
+def gains(rows: list[dict], every: list[dict]) -> list[float]:
+    """Points over the same seed's student of the same input without a teacher."""
+    plain = {row["seed"]: row["accuracy"] for row in every
+             if row["task"] == rows[0]["task"] and row["method"] == _plain(rows[0]["method"])}  # fmt: skip
+    return [100 * (row["accuracy"] - plain[row["seed"]]) for row in rows if row["seed"] in plain]
+
+
+def _plain(method: str) -> str:
+    return "half none" if method.startswith("half") else "none"
+
+
+def line(rows: list[dict], every: list[dict]) -> str:
+    first, found = rows[0], gains(rows, every)
+    own = first["method"] == _plain(first["method"])
+    half = interval(found)
+    gain = "" if own or not found else f"{statistics.mean(found):+.2f}" + (f" ± {half:.2f}" if half is not None else "")
+    cells = [first["method"], str(len(rows)), mean(rows, 2, lambda row: 100 * row["accuracy"], True), gain]
+    cells += [mean(rows, 0, lambda row: row[key]) for key in ("parameters", "macs", "bytes")]  # noqa: B023
+    return "| " + " | ".join([*cells, mean(rows, 1, lambda row: row["seconds"] / 60)]) + " |"
+
+
+def table(rows: list[dict]) -> str:
+    """The teacher's line, then one a method, in the order in which they were run."""
+    teachers = list({row["seed"]: row for row in rows}.values())
+    accuracy = mean(teachers, 2, lambda row: 100 * row["teacher"], True)
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
+    lines.append(f"| the teacher itself | {len(teachers)} | {accuracy} |  | {teachers[0]['teacher_parameters']:,} | "
+                 f"{teachers[0]['teacher_macs']:,} |  |  |")  # fmt: skip
+    for method in dict.fromkeys(row["method"] for row in rows):
+        lines.append(line([row for row in rows if row["method"] == method], rows))
+    return "\n".join(lines) + "\n"
+
+
+def write_tables(rows: list[dict], readme: bool = False) -> None:
+    text = ["# Distillation: accuracy of the students' files, mean ± sd over seeds", ""]
+    for task in dict.fromkeys(row["task"] for row in rows):
+        mine = table([row for row in rows if row["task"] == task])
+        text += [f"## {task}: {TITLES[task]}", "", mine, ""]
+        if readme:
+            into_readme(f"distill-{task}", mine)
+    write_file(TABLE, "\n".join(text).encode())
