@@ -2,9 +2,9 @@
 
     python scripts/bench_factorize.py [--models ResNet50] [--target 0.5]
 
-Each model is a child process with two threads, like those of bench_shrink.py: run once before the clock starts, what
-the resident set grows from there to its peak told as a multiple of the float32 weights. Held to: ResNet50 at 224 in 60
-seconds. Rows: scripts/results/bench_factorize.jsonl.
+Each model is a child process, like those of bench_shrink.py: run once before the clock starts, what the resident set
+grows from there to its peak told as a multiple of the float32 weights. Held to: ResNet50 at 224 in 60 seconds. Rows:
+scripts/results/bench_factorize.jsonl.
 """
 
 import argparse

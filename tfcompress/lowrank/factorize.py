@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 from rich.progress import track
+from threadpoolctl import threadpool_limits
 
 from android_bench.store import Store, only_one, remember_config
 from tfcompress.graph import Graph
@@ -207,6 +208,7 @@ def _targets(target):
     return dict(target) if isinstance(target, dict) else {"flops": target}
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")   # beside other work, two threads wait for each other: 3 x slower
 def _run(model, target, rank, x, kinds, fit, round_to, folder):
     graph = Graph(model)
     fold_norms(graph)

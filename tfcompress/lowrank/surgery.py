@@ -28,8 +28,8 @@ def replace_kernels(graph, chosen, second, moments):
         RuntimeError: the model is further from its factors' products than rounding explains.
     """
     arrays = {item: one.arrays or factors(item, one.kind, one.ranks, second.get(item)) for item, one in chosen.items()}
-    products = {item: joined(chosen[item].kind, parts, item.kernel.shape) for item, parts in arrays.items()}
-    for item, kernel in products.items():
+    for item, parts in arrays.items():
+        kernel = joined(chosen[item].kind, parts, item.kernel.shape)
         kernels(item.layer)[item.key][0].assign(kernel.astype("float32"))
         if item in moments and item.biased:
             gap = (item.kernel - kernel).reshape(-1, kernel.shape[-1])
