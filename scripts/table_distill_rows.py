@@ -1,26 +1,17 @@
 """The rows of table_distill.py as tables: in scripts/results/table_distill.md, and in the README."""
 
-import statistics
 from pathlib import Path
 
-import scipy.stats
 from readme_tables import into_readme
 from table_pruning_rows import mean
 
 from android_bench.store import write_file
+from tfcompress.study.students.summary import interval
 
 TABLE = Path(__file__).resolve().parent / "results" / "table_distill.md"
 COLUMNS = ("taught by", "seeds", "accuracy %", "points over no teacher, 95 % interval", "parameters", "MACs", "bytes",
            "minutes")  # fmt: skip
 TITLES = {"clothes": "Fashion-MNIST, 6,000 images", "patients": "same patient or not, unseen patients"}
-
-
-def interval(values: list[float]) -> float | None:
-    """Half of Student's 95 % confidence interval of the mean; None for one value."""
-    if len(values) < 2:
-        return None
-    spread = statistics.stdev(values) / len(values) ** 0.5
-    return float(scipy.stats.t.ppf(0.975, len(values) - 1) * spread)
 
 
 def gains(rows: list[dict], every: list[dict]) -> list[float]:
@@ -37,8 +28,7 @@ def _plain(method: str) -> str:
 def line(rows: list[dict], every: list[dict]) -> str:
     first, found = rows[0], gains(rows, every)
     own = first["method"] == _plain(first["method"])
-    half = interval(found)
-    gain = "" if own or not found else f"{statistics.mean(found):+.2f}" + (f" ± {half:.2f}" if half is not None else "")
+    gain = "" if own or not found else interval(found).shown(2, sign=True)
     cells = [first["method"], str(len(rows)), mean(rows, 2, lambda row: 100 * row["accuracy"], True), gain]
     cells += [mean(rows, 0, lambda row: row[key]) for key in ("parameters", "macs", "bytes")]  # noqa: B023
     return "| " + " | ".join([*cells, mean(rows, 1, lambda row: row["seconds"] / 60)]) + " |"

@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import keras
+import numpy as np
 
 from tfcompress.copies import copy_layer
 from tfcompress.model import check_model, is_graph
@@ -132,6 +133,33 @@ class Graph:
         """Put ``nodes`` where ``node`` was."""
         at = self.nodes.index(node)
         self.nodes[at:at + 1] = nodes
+
+    def chain(self, node, layers):
+        """Put ``layers``, one behind the other, where the one-input ``node`` was."""
+        nodes, x = [], node.inputs[0]
+        for layer in layers:
+            last = layer is layers[-1]
+            out = node.outputs[0] if last else Value(tuple(layer.compute_output_shape(x.shape)), "float32")
+            nodes.append(Node(node.path, layer, (x,), {}, [out]))
+            x = out
+        self.replace(node, nodes)
+
+    def example(self, shapes=None):
+        """Random inputs, a batch of two; ``shapes`` (``{Value: shape}``) where the model leaves sizes open."""
+        rng, made = np.random.default_rng(0), []
+        for _, value in self.inputs:
+            sizes = (shapes or {}).get(value, value.shape)[1:]
+            shape = (2 if value.shape[0] is None else value.shape[0], *sizes)
+            whole = "float" not in value.dtype
+            made.append((rng.integers(0, 2, shape) if whole else rng.standard_normal(shape)).astype(value.dtype))
+        return made
+
+    def run(self, x):
+        """The outputs for ``x``, flat."""
+        tensors = self.feed(x)
+        for node in self.steps(tensors):
+            call(node, tensors)
+        return keras.tree.flatten(fill(self.outputs, tensors))
 
     def symbolic_inputs(self):
         """Fresh Keras inputs: ``(structure for keras.Model, {Value: KerasTensor})``."""

@@ -26,19 +26,19 @@ def load(path, start):
 
 def fingerprint(model):
     """A digest of a model's config and weights."""
-    digest = hashlib.sha256(repr(model.get_config()).encode())
+    found = hashlib.sha256(repr(model.get_config()).encode())
     for weight in model.weights:
-        digest.update(np.ascontiguousarray(read(weight)).tobytes())
-    return digest.hexdigest()
+        found.update(np.ascontiguousarray(read(weight)).tobytes())
+    return found.hexdigest()
 
 
 def digest(data):
     """A digest of arrays."""
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     for array in keras.tree.flatten(data if data is not None else ()):
         array = np.ascontiguousarray(array)
-        digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
-    return digest.hexdigest()
+        found.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+    return found.hexdigest()
 
 
 def check_named(model):

@@ -29,7 +29,7 @@ class Tap:
     """
 
     def __init__(self, model, path):
-        layer = dict(leaves(model)).get(path) or _by_name(model, path)
+        layer = _layer_at(model, path)
         self.store = vars(layer).get("_tfcompress_tap")
         if self.store is not None:
             return
@@ -47,19 +47,19 @@ class Tap:
         return self.store.value
 
 
-def _by_name(model, path):
-    known = [own for own, _ in leaves(model)]
-    found = [layer for layer in model.layers if layer.name == path]
-    if not found:
-        raise ValueError(f"Model '{model.name}' has no layer at {path!r}. It has: {known}.")
-    return found[0]
+def _layer_at(model, path):
+    """The layer of that path, or the nested model of that name."""
+    known = {layer.name: layer for layer in model.layers} | dict(leaves(model))
+    if path not in known:
+        raise ValueError(f"Model '{model.name}' has no layer at {path!r}. It has: {[own for own, _ in leaves(model)]}.")
+    return known[path]
 
 
 def output_of(model, path):
     """Shape of what a layer gives; of the model's own output for the path None."""
     if path is None:
         return tuple(model.outputs[0].shape)
-    layer = dict(leaves(model)).get(path) or _by_name(model, path)
+    layer = _layer_at(model, path)
     try:
         return tuple(layer.output.shape)
     except AttributeError:

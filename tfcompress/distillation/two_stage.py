@@ -38,13 +38,13 @@ def classification_stage(student, teacher, *, temperature=4.0, alpha=0.5, beta=1
     if own.kernel.shape == head.kernel.shape:
         own.kernel.assign(read(head.kernel))
     theirs = embedding_of(teacher)
-    both = keras.Model(teacher.inputs, teacher.outputs[0], name=teacher.name)
 
     def cosines(taught, learned):
         return keras.ops.mean(soft_targets(taught / head.scale, learned / head.scale, temperature))
 
     inner = (theirs.outputs[0]._keras_history.operation.name, student.outputs[0]._keras_history.operation.name)
-    return Distiller(model, both, alpha=0.0, features=[(None, None, cosines, alpha), (*inner, "representation", beta)])
+    features = [(None, None, cosines, alpha), (*inner, "representation", beta)]
+    return Distiller(model, teacher, alpha=0.0, features=features)
 
 
 def two_stage(student, teacher, data, *, epochs=(10, 10), learning_rate=1e-3, batch_size=64, loss=None, **weights):

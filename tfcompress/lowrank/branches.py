@@ -9,7 +9,7 @@ import numpy as np
 from tfcompress.graph import Node, Value
 from tfcompress.layout import kernels
 from tfcompress.lowrank.l0 import choose_sparse_plus_low_rank, sparse_plus_low_rank
-from tfcompress.lowrank.layers import factor, suffixed
+from tfcompress.lowrank.layers import factor
 from tfcompress.lowrank.svd import truncated_svd
 from tfcompress.model import compress, compressed_tensors, strip
 from tfcompress.pruning.prune import Prune
@@ -78,13 +78,13 @@ def replace_by_branches(graph, layer, parts):
         x, out = node.inputs[0], node.outputs[0]
         inner = Value(tuple(first.compute_output_shape(x.shape)), "float32")
         low, high, both = (Value(out.shape, "float32") for _ in range(3))
-        new = [Node(suffixed(node, first), first, (x,), {}, [inner]),
-               Node(suffixed(node, second), second, (inner,), {}, [low]),
-               Node(suffixed(node, sparse), sparse, (x,), {}, [high])]
+        new = [Node(node.path, first, (x,), {}, [inner]),
+               Node(node.path, second, (inner,), {}, [low]),
+               Node(node.path, sparse, (x,), {}, [high])]
         if last is None:
             new.append(Node(node.path, total, ([low, high],), {}, [out]))
         else:
-            new += [Node(suffixed(node, total), total, ([low, high],), {}, [both]),
+            new += [Node(node.path, total, ([low, high],), {}, [both]),
                     Node(node.path, last, (both,), {}, [out])]
         graph.replace(node, new)
 

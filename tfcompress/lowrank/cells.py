@@ -16,7 +16,6 @@ class _LowRankCell:
         super().__init__(units, **kwargs)
         self.input_rank, self.recurrent_rank = input_rank, recurrent_rank
         self.implementation, self.dropout_mask_count = 2, None
-        self.supports_jit = True
 
     def build(self, input_shape):
         width, outputs = input_shape[-1], self.gates * self.units

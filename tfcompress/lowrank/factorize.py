@@ -15,7 +15,7 @@ from tfcompress.lowrank.branches import trained, zero_rules
 from tfcompress.lowrank.items import found
 from tfcompress.lowrank.moments import checked, moments
 from tfcompress.lowrank.options import KINDS, Option, options, settled
-from tfcompress.lowrank.plan import AMOUNTS, BYTES, by_budget, by_rule, head_kind, least, probe, sensitivity
+from tfcompress.lowrank.plan import AMOUNTS, BYTES, by_budget, by_rule, head_kind, least, outputs, probe, sensitivity
 from tfcompress.lowrank.surgery import replace_kernels
 from tfcompress.model import check_plain
 from tfcompress.quantization.fold import fold_norms
@@ -244,12 +244,12 @@ def _sensitivities(graph, model, items, tables, second, x, folder):
     """``{item: change of the outputs by share lost}``, each written down when it is known."""
     store = Store(folder / "sensitivity.jsonl", key=("name",)) if folder else None
     measured = {row["name"]: row["sensitivity"] for row in store.read()} if store else {}
-    head = head_kind(model)
-    for item in track([item for item in items if tables[item]], "sensitivity by layer", transient=True):
-        if item.name not in measured:
-            measured[item.name] = sensitivity(graph, item, probe(tables, item), second.get(item), x, head)
-            if store:
-                store.append({"name": item.name, "sensitivity": measured[item.name]})
+    missing = [item for item in items if tables[item] and item.name not in measured]
+    before, head = outputs(graph, x) if missing else None, head_kind(model)
+    for item in track(missing, "sensitivity by layer", transient=True):
+        measured[item.name] = sensitivity(graph, item, probe(tables, item), second.get(item), x, before, head)
+        if store:
+            store.append({"name": item.name, "sensitivity": measured[item.name]})
     return {item: measured[item.name] for item in items if item.name in measured}
 
 

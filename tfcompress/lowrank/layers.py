@@ -11,15 +11,13 @@ L = keras.layers
 CELLS = {L.LSTM: LowRankLSTMCell, L.GRU: LowRankGRUCell}
 
 
-def chain(layer, kind, arrays, input_shape, bias=None):
-    """Built layers that compute what ``layer`` (Dense, Conv1D or Conv2D) does with other kernels.
+def chain(layer, kind, arrays, input_shape):
+    """Built layers that compute what ``layer`` (Dense, Conv1D or Conv2D) does with another kernel.
 
-    Args:
-        kind, arrays: of an option and its ``options.factors``, in running order.
-        bias: in place of the layer's own.
+    ``kind`` and ``arrays`` are those of an option and its ``options.factors``, in running order.
     """
     made, shape = [], tuple(input_shape)
-    bias = read(layer.bias) if bias is None and layer.use_bias else bias
+    bias = read(layer.bias) if layer.use_bias else None
     for i in range(len(arrays)):
         last = i == len(arrays) - 1
         made.append(factor(layer, kind, arrays, i, shape, layer.name if last else f"{layer.name}_factor{i + 1}",
@@ -39,11 +37,6 @@ def factor(layer, kind, arrays, i, shape, name, bias=None, activation=None):
     new.build(shape)
     new.set_weights([arrays[i].astype("float32")] + ([] if bias is None else [np.asarray(bias, "float32")]))
     return new
-
-
-def suffixed(node, layer):
-    """The path of a new layer that takes part in what the node's layer did."""
-    return f"{node.path}_{layer.name.rpartition('_')[2]}"
 
 
 def _config(layer, kind, arrays, i):

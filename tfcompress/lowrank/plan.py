@@ -2,11 +2,9 @@
 
 import math
 
-import keras
 import numpy as np
 
 from tfcompress.distillation.losses import head_of, recover_logits, soft_targets
-from tfcompress.graph import call, fill
 from tfcompress.layout import kernels
 from tfcompress.lowrank.moments import batches
 from tfcompress.lowrank.options import factors, joined, ruled
@@ -80,13 +78,14 @@ def probe(tables, item, share=0.5):
     return min(tables[item], key=lambda one: abs(kept(one) - share), default=None)
 
 
-def sensitivity(graph, item, option, covariance, x, head):
+def sensitivity(graph, item, option, covariance, x, before, head):
     """Change of the model's outputs by the share that is lost, where this item alone is factorised.
 
-    Mean KL divergence of the classes where the head is known, else relative squared error.
+    Mean KL divergence of the classes where the head is known, else relative squared error. ``before`` are the
+    ``outputs`` of the whole model for ``x``.
     """
-    variable = _variable(item)
-    whole, before = read(variable), outputs(graph, x)
+    variable, _ = kernels(item.layer)[item.key]
+    whole = read(variable)
     kernel = joined(option.kind, factors(item, option.kind, option.ranks, covariance), item.kernel.shape)
     variable.assign(kernel.astype("float32"))
     after = outputs(graph, x)
@@ -108,15 +107,7 @@ def head_kind(model):
     return head_of(model) if len(model.outputs) == 1 and model.outputs[0].shape[-1] != 1 else None
 
 
-def _variable(item):
-    return kernels(item.layer)[item.key][0]
-
-
 def outputs(graph, x, batch=64):
-    parts = []
-    for part in batches(x, batch):
-        tensors = graph.feed(part)
-        for node in graph.steps(tensors):
-            call(node, tensors)
-        parts.append([np.asarray(t) for t in keras.tree.flatten(fill(graph.outputs, tensors))])
+    """What the graph gives for samples ``x``, so many at a time: a list of arrays."""
+    parts = [[np.asarray(t) for t in graph.run(part)] for part in batches(x, batch)]
     return [np.concatenate(group) for group in zip(*parts, strict=True)]

@@ -3,13 +3,11 @@
 import keras
 import numpy as np
 
-from tfcompress.graph import Node, Value
 from tfcompress.layout import kernels
 from tfcompress.lowrank.branches import replace_by_branches
 from tfcompress.lowrank.items import CONVOLUTIONS
-from tfcompress.lowrank.layers import chain, recurrent, suffixed
+from tfcompress.lowrank.layers import chain, recurrent
 from tfcompress.lowrank.options import factors, joined
-from tfcompress.lowrank.plan import outputs
 from tfcompress.wrapper import read
 
 L = keras.layers
@@ -34,8 +32,8 @@ def replace_kernels(graph, chosen, second, moments):
         if item in moments and item.biased:
             gap = (item.kernel - kernel).reshape(-1, kernel.shape[-1])
             item.layer.bias.assign(read(item.layer.bias) + (moments[item].mean @ gap).astype("float32"))
-    example = _example(graph)
-    wanted = outputs(graph, example)
+    example = graph.example()
+    wanted = [np.asarray(t) for t in graph.run(example)]
     by_layer = {}
     for item in chosen:
         by_layer.setdefault(id(item.layer), []).append(item)
@@ -61,30 +59,9 @@ def _replace(graph, own, chosen, arrays):
         nodes = graph.users(layer)
         parts = chain(layer, chosen[item].kind, arrays[item], nodes[0].inputs[0].shape)
         for node in nodes:
-            _chain(graph, node, parts)
+            graph.chain(node, parts)
         return
     pairs = {item.key: [a.reshape(a.shape[-2:]) for a in arrays[item]] for item in own}
     new = recurrent(layer, pairs)
     for node in graph.users(layer):
         node.layer = new
-
-
-def _chain(graph, node, layers):
-    """Put ``layers``, one behind the other, where the one-input ``node`` was."""
-    nodes, x = [], node.inputs[0]
-    for layer in layers:
-        last = layer is layers[-1]
-        out = node.outputs[0] if last else Value(tuple(layer.compute_output_shape(x.shape)), "float32")
-        path = node.path if last else suffixed(node, layer)
-        nodes.append(Node(path, layer, (x,), {}, [out]))
-        x = out
-    graph.replace(node, nodes)
-
-
-def _example(graph):
-    rng, made = np.random.default_rng(0), []
-    for _, value in graph.inputs:
-        shape = (2 if value.shape[0] is None else value.shape[0], *value.shape[1:])
-        whole = "float" not in value.dtype
-        made.append((rng.integers(0, 2, shape) if whole else rng.standard_normal(shape)).astype(value.dtype))
-    return made

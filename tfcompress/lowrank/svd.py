@@ -3,6 +3,8 @@
 import numpy as np
 import scipy.linalg
 
+from tfcompress.lowrank.randomized import check_matrix
+
 
 def truncated_svd(w, rank):
     """The two factors of the rank-``rank`` matrix nearest to ``w``: ``w ~ left @ right``.
@@ -99,10 +101,7 @@ def output_basis(w, covariance):
 
 def matrix(w, rank=0):
     """``w`` in float64; ValueError where it is no finite matrix, or has no such rank."""
-    w = np.asarray(w, "float64")
-    if w.ndim != 2 or not w.size or not np.isfinite(w).all():
-        raise ValueError(f"Expected a matrix of finite numbers. Received: shape {w.shape}"
-                         f"{', with NaN or infinity' if w.size and not np.isfinite(w).all() else ''}.")
+    w = check_matrix(w, "w")
     if not isinstance(rank, (int, np.integer)) or not 0 <= rank <= min(w.shape):
         raise ValueError(f"The rank of a {w.shape} matrix is an int from 0 to {min(w.shape)}. Received: {rank!r}.")
     return w

@@ -63,10 +63,10 @@ def check_copy(model, channels):
     """ValueError where ``channels``' graph, a copy of ``model``, does not give what ``model`` gives."""
     if any(part.compute_dtype in HALF or getattr(part, "stateful", False) for part in model._flatten_layers()):
         return                                           # the copy is float32; running the model would change it
-    example = _example(channels)
+    example = channels.graph.example(channels.shapes)
     given = keras.tree.pack_sequence_as(channels.graph.input_struct, example)
     once = keras.tree.flatten(model(given, training=False))
-    gap = _furthest(once, _outputs(channels.graph, example))
+    gap = _furthest(once, channels.graph.run(example))
     if gap <= TOLERANCE:
         return
     if not _furthest(once, keras.tree.flatten(model(given, training=False))) <= TOLERANCE:
@@ -101,13 +101,13 @@ def silence(channels, labels):
 def _without(channels, dead, round_to):
     keep = kept(channels, dead.keep, round_to)
     small = _rebuilt(channels, keep, dead)
-    example = _example(channels)
-    before = _outputs(channels.graph, example)
+    example = channels.graph.example(channels.shapes)
+    before = channels.graph.run(example)
     after = keras.tree.flatten(small(keras.tree.pack_sequence_as(channels.graph.input_struct, example), training=False))
     gap = _furthest(before, after)
     if gap <= TOLERANCE:
         return small
-    if not _furthest(before, _outputs(channels.graph, example)) <= TOLERANCE:
+    if not _furthest(before, channels.graph.run(example)) <= TOLERANCE:
         raise ValueError(RANDOM.format(channels.graph.name))
     if not all(np.isfinite(keras.ops.convert_to_numpy(a)).all() for a in before):
         raise ValueError(f"'{channels.graph.name}' gives numbers that are not finite once these channels are zero: is "
@@ -197,21 +197,3 @@ def _open(node, counts):
     (path, target), = counts.items()
     old = node.layer.get_config()[path[0]]
     return {path: tuple(-1 if o == -1 else n for o, n in zip(old, target, strict=True))}
-
-
-def _example(channels):
-    """Random inputs, a batch of two."""
-    rng, made = np.random.default_rng(0), []
-    for _, value in channels.graph.inputs:
-        shape = (2 if value.shape[0] is None else value.shape[0], *channels.shapes[value][1:])
-        whole = "float" not in value.dtype
-        made.append((rng.integers(0, 2, shape) if whole else rng.standard_normal(shape)).astype(value.dtype))
-    return made
-
-
-def _outputs(graph, example):
-    """What the graph gives for ``example``."""
-    tensors = graph.feed(example)
-    for node in graph.steps(tensors):
-        call(node, tensors)
-    return keras.tree.flatten(fill(graph.outputs, tensors))

@@ -43,7 +43,7 @@ def simplify(graph, spare=frozenset()):
             continue
         split = _split(graph, node, parts)
         if split:
-            _chain(graph, node, split)
+            graph.chain(node, split)
         elif _of_applications(node.layer, "CustomScaleLayer"):
             _scaled_sum(graph, node)
     fold_norms(graph)
@@ -141,17 +141,6 @@ def _last_axis(layer, rank):
 
 
 # ---- one node, one kernel ---------------------------------------------------------------------------------------
-def _chain(graph, node, layers):
-    """Put ``layers``, one behind the other, where the one-input ``node`` was."""
-    nodes, x = [], node.inputs[0]
-    for layer in layers:
-        last = layer is layers[-1]
-        out = node.outputs[0] if last else Value(tuple(layer.compute_output_shape(x.shape)), "float32")
-        nodes.append(Node(node.path, layer, (x,), {}, [out]))
-        x = out
-    graph.replace(node, nodes)
-
-
 def _activation_inside(layer):
     """The activation a kernel layer applies itself: a name, a function, or ``None`` for linear."""
     function = getattr(layer, "activation", None)

@@ -104,29 +104,23 @@ def add_to_study(folder, files, recipe="your own file") -> Path:
     folder = Path(folder)
     config, rows, variants = _config_of(folder), _rows(folder), Store(folder / "variants.jsonl")
     contents = {id: flatbuffer.content_of(file) for id, file in files.items()}
-    known = {row["id"]: row["model_sha256"] for row in variants.read()}
+    known = {row["id"]: row for row in variants.read()}
     for id, content in contents.items():
-        if not re.fullmatch(r"[\w.-]+", id) or known.get(id, hashlib.sha256(content).hexdigest()) != hashlib.sha256(
-                content).hexdigest():
+        taken = id in known and known[id]["model_sha256"] != hashlib.sha256(content).hexdigest()
+        if taken or not re.fullmatch(r"[\w.-]+", id):
             raise ValueError(f"The id of a file of your own is a new word. Received: {id!r}. The study has: "
                              f"{', '.join(known)}.")
     splits = read_data(config)
     with only_one(folder):
-        control = next(row for row in variants.read() if row["id"] == CONTROL_CELL)
         for id, content in contents.items():
             if id not in known:
-                scores = judge(content, splits)
-                facts = {"validation": scores, "tried": [], "precision": "own", "test_samples": len(splits.y_test)}
-                variant = described(content, splits) | {"id": id, "recipe": recipe, "facts": facts}
+                facts = {"validation": judge(content, splits), "tried": [], "precision": "own",
+                         "test_samples": len(splits.y_test)}  # fmt: skip
+                known[id] = described(content, splits) | {"id": id, "recipe": recipe, "facts": facts}
                 write_file(folder / "models" / f"{id}.tflite", content)
-                variants.append(variant)
-                known[id] = variant["model_sha256"]
+                variants.append(known[id])
             for device in dict.fromkeys(row["device"] for row in rows.read() if row["device"] in THREADS):
-                if (id, device) not in rows:
-                    row = Result(device=device, **next(one for one in variants.read() if one["id"] == id))
-                    row = row.replace(delta_accuracy=row.accuracy - control["accuracy"])
-                    found = _measure(folder / "models" / f"{id}.tflite", THREADS[device])
-                    rows.append(json.loads(found.into(row).to_json()))
+                _measure_once(folder, rows, known[id], known[CONTROL_CELL], device)
     return report(folder)
 
 
@@ -182,16 +176,21 @@ def _make_all(config, folder, workers, ray, progress, bar) -> None:
 def _measure_all(config, folder, devices, progress, bar) -> None:
     """Phase 2: one row for each file on each device, one measurement at a time."""
     rows, variants = _rows(folder), {row["id"]: row for row in Store(folder / "variants.jsonl").read()}
-    control = variants[CONTROL_CELL]
     for device in devices:
         for cell in config.cells():
             progress.update(bar, description=f"measuring {cell.id} on {device}")
-            if (cell.id, device) not in rows:
-                row = Result(device=device, **variants[cell.id])
-                row = row.replace(delta_accuracy=row.accuracy - control["accuracy"])
-                found = _measure(folder / "models" / f"{cell.id}.tflite", THREADS[device])
-                rows.append(json.loads(found.into(row).to_json()))
+            _measure_once(folder, rows, variants[cell.id], variants[CONTROL_CELL], device)
             progress.advance(bar, WORK["measure"])
+
+
+def _measure_once(folder: Path, rows: Store, variant: dict, control: dict, device: str) -> None:
+    """The row of one file on one device of this computer, if there is none yet."""
+    if (variant["id"], device) in rows:
+        return
+    row = Result(device=device, **variant)
+    row = row.replace(delta_accuracy=row.accuracy - control["accuracy"])
+    found = _measure(folder / "models" / f"{variant['id']}.tflite", THREADS[device])
+    rows.append(json.loads(found.into(row).to_json()))
 
 
 def _measure(path: Path, threads: int) -> host.HostMeasurement:
