@@ -7,8 +7,9 @@ A control is trained once for each net and seed. `factorize` then meets the budg
 decomposition (`auto`: the programme picks one for each layer among svd, tucker and separable; `ebic`, `vbmf`, `energy`:
 a rank rule), with 512 training samples; the factorised net learns from the control; its float32 and its int8 file are
 judged on the whole test set, and timed in turn with the control's on one thread of this computer. Kinds are compared
-by the validation set: `--kinds best` takes the one that did best on seed 0 at each share. Rows: table_lowrank.jsonl,
-tables: table_lowrank.md in scripts/results, models: runs/table_lowrank. Stopped or killed, the same command goes on.
+by the validation set: `--kinds best` takes the one that did best on seed 0 at each share, and then trains its float net
+quantization-aware (`cp aware`). Rows: table_lowrank.jsonl, tables: table_lowrank.md in scripts/results, models:
+runs/table_lowrank. Stopped or killed, the same command goes on.
 """
 
 import argparse
@@ -38,6 +39,7 @@ NETS = {
                        tune=replace(RECIPES["ecg_resnet_tune"], learning_rate=5e-4, warmup=0.05)),
 }  # fmt: skip
 KINDS = ("auto", "svd", "tucker", "separable", "cp")
+AWARE = " aware"
 RULES = {"energy": 0.9, "vbmf": None, "ebic": None}  # with their targets, beside the budgets
 
 
@@ -78,20 +80,33 @@ def made(net: str, seed: int, kind: str, share: float, splits) -> dict:
     job, folder = NETS[net], RUNS / f"{net}-{seed}"
     control = control_of(net, job["options"], job["control"], seed, splits, folder)
     started = time.perf_counter()
-    found = factorized(net, kind, share, control, splits)
-    row = dict(factorize_seconds=time.perf_counter() - started)
-    row["untrained"] = measure.evaluate(tc.convert(found.model).content, splits.x_test, splits.y_test).accuracy
-    taught = tc.Distiller(found.model, control, *job["taught"])
-    training.fit(taught, splits, job["tune"], seed=seed)
+    if kind.endswith(AWARE):
+        trained = folder / f"{kind.removesuffix(AWARE)}-{share}.keras"
+        row, files = {}, {"int8": aware(control, job, trained, seed, splits)}
+    else:
+        found = factorized(net, kind, share, control, splits)
+        kinds = [layer.kind for layer in found.layers if layer.kind]
+        row = dict(factorize_seconds=time.perf_counter() - started,
+                   factors={name: kinds.count(name) for name in sorted(set(kinds))},
+                   untrained=measure.evaluate(tc.convert(found.model).content, splits.x_test, splits.y_test).accuracy)
+        training.fit(tc.Distiller(found.model, control, *job["taught"]), splits, job["tune"], seed=seed)
+        found.model.save(folder / f"{kind}-{share}.keras")
+        files = {"float32": tc.convert(found.model).content,
+                 "int8": tc.convert(found.model, "int8", calibration(splits)).content}  # fmt: skip
     row["seconds"] = time.perf_counter() - started
-    found.model.save(folder / f"{kind}-{share}.keras")
-    files = {"control": (folder / "control.tflite").read_bytes(), "float32": tc.convert(found.model).content,
-             "int8": tc.convert(found.model, "int8", calibration(splits)).content}  # fmt: skip
-    files["control int8"] = tc.convert(control, "int8", calibration(splits)).content
+    files |= {"control": (folder / "control.tflite").read_bytes(),
+              "control int8": tc.convert(control, "int8", calibration(splits)).content}  # fmt: skip
     times = timed(files, folder)
-    row |= {name: judged(content, splits) | {"us": times[name]} for name, content in files.items()}
-    kinds = [layer.kind for layer in found.layers if layer.kind]
-    return row | {"factors": {name: kinds.count(name) for name in sorted(set(kinds))}}
+    return row | {name: judged(content, splits) | {"us": times[name]} for name, content in files.items()}
+
+
+def aware(control, job: dict, trained: Path, seed: int, splits) -> bytes:
+    """The int8 file of a factorised and trained net after quantization-aware training, half as long, by the control."""
+    model = tc.quantize_aware(keras.models.load_model(trained, compile=False))
+    tc.calibrate(model, calibration(splits))
+    tune = replace(job["tune"], epochs=(job["tune"].epochs + 1) // 2, learning_rate=job["tune"].learning_rate / 2)
+    training.fit(tc.Distiller(model, control, *job["taught"]), splits, tune, seed=seed)
+    return tc.convert(model, "int8").content
 
 
 def main(options) -> None:
@@ -103,7 +118,8 @@ def main(options) -> None:
             if options.kinds == "all":
                 kinds = [kind for kind in KINDS if kind != "separable" or net.startswith("image")]
             elif options.kinds == "best":
-                kinds = [best_kind(store.read(), net, share)]
+                best = best_kind(store.read(), net, share)
+                kinds = [best, best + AWARE]
             for kind in kinds:
                 row = dict(net=net, seed=seed, kind=kind, share=share)
                 if store.key_of(row) in store:
@@ -111,7 +127,7 @@ def main(options) -> None:
                 keras.backend.clear_session()
                 store.append(row | made(net, seed, kind, share, splits))
                 write_tables(store.read())
-                print(net, seed, line(store.read()[-1:]), flush=True)
+                print(net, seed, line(store.read()[-1:], "int8"), flush=True)
     write_tables(store.read(), readme=True)
 
 

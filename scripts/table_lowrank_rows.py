@@ -14,7 +14,8 @@ COLUMNS = ("MACs asked", "kind", "file", "seeds", "validation points", "accuracy
 
 def best_kind(rows: list[dict], net: str, share: float) -> str:
     """The kind that did best on the validation data of seed 0 at this share, as a float32 file."""
-    tried = [row for row in rows if (row["net"], row["seed"], row["share"]) == (net, 0, share)]
+    tried = [row for row in rows if (row["net"], row["seed"], row["share"]) == (net, 0, share)
+             and "float32" in row]
     if not tried:
         raise ValueError(f"No rows of {net} at {share} of the MACs yet: run with --kinds all --seeds 0.")
     return max(tried, key=lambda row: row["float32"]["validation"])["kind"]
@@ -37,7 +38,7 @@ def line(rows: list[dict], file: str = "float32") -> str:
     cells += [mean(rows, 1, lambda row: row[file]["us"]), less("us")]
     if whole:
         return "| " + " | ".join([*cells, "", ""]) + " |"
-    cells.append(mean(rows, 1, lambda row: 100 * row["untrained"]))
+    cells.append(mean(rows, 1, lambda row: 100 * row["untrained"]) if "untrained" in first else "")
     return "| " + " | ".join([*cells, mean(rows, 1, lambda row: row["seconds"] / 60)]) + " |"
 
 
@@ -46,15 +47,20 @@ def groups(rows: list[dict]) -> list[list[dict]]:
     keys = sorted({(-row["share"], row["kind"]) for row in rows})
     found = [[row for row in rows if (-row["share"], row["kind"]) == key] for key in keys]
     return sorted(found, key=lambda group: (-group[0]["share"], -sum(
-        row["float32"]["validation"] - row["control"]["validation"] for row in group) / len(group)))  # fmt: skip
+        row[files(row)[0]]["validation"] - row["control"]["validation"] for row in group) / len(group)))  # fmt: skip
+
+
+def files(row: dict) -> list[str]:
+    """A row's own files: quantization-aware training makes no float32."""
+    return [name for name in ("float32", "int8") if name in row]
 
 
 def table(rows: list[dict]) -> str:
-    """The controls' lines, then two a kind: the float32 and the int8 file."""
+    """The controls' lines, then those of each kind: the float32 and the int8 file."""
     seeds = {row["seed"]: row for row in rows}
     lines = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
     lines += [line(list(seeds.values()), name) for name in ("control", "control int8")]
-    lines += [line(group, name) for group in groups(rows) for name in ("float32", "int8")]
+    lines += [line(group, name) for group in groups(rows) for name in files(group[0])]
     return "\n".join(lines) + "\n"
 
 
