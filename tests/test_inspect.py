@@ -60,6 +60,12 @@ def test_macs_by_the_formula(layer, shape, macs):
     assert inspect(convert(layer, shape=shape, batch=1)).macs == macs
 
 
+@pytest.mark.parametrize("padding", ["same", "causal"])
+def test_a_dilated_convolution_with_a_dynamic_batch_counts_as_one_without_dilation(padding):
+    files = [convert(layers.Conv1D(16, 3, dilation_rate=rate, padding=padding), shape=(64, 8)) for rate in (1, 4)]
+    assert [inspect(file).macs for file in files] == 2 * [64 * 8 * 16 * 3]
+
+
 def test_first_states_of_a_loop_are_not_weights():
     report = inspect(convert(layers.LSTM(8, return_sequences=True), shape=(10, 4), batch=1))
     assert report.parameters == 4 * 8 * (4 + 8) and report.sparsity < 0.01
