@@ -4,12 +4,12 @@
         [--kinds all|best|svd,cp]
 
 A control is trained once for each net and seed. `factorize` then meets the budget of MACs with one kind of
-decomposition (`auto`: the programme picks one for each layer among svd, tucker and separable; `ebic`, `vbmf`, `energy`:
-a rank rule), with 512 training samples; the factorised net learns from the control; its float32 and its int8 file are
-judged on the whole test set, and timed in turn with the control's on one thread of this computer. Kinds are compared
-by the validation set: `--kinds best` takes the one that did best on seed 0 at each share, and then trains its float net
-quantization-aware (`cp aware`). Rows: table_lowrank.jsonl, tables: table_lowrank.md in scripts/results, models:
-runs/table_lowrank. Stopped or killed, the same command goes on.
+decomposition (`auto`: the programme picks one for each layer among svd, tucker and separable), with 512 training
+samples; the factorised net learns from the control; its float32 and its int8 file are judged on the whole test set, and
+timed in turn with the control's on one thread of this computer. Kinds are compared by the validation set: `--kinds
+best` takes the one that did best on seed 0 at each share, then trains its float net quantization-aware (`cp aware`).
+Rows: table_lowrank.jsonl, tables: table_lowrank.md in scripts/results, models: runs/table_lowrank. Stopped or killed,
+the same command goes on.
 """
 
 import argparse
@@ -40,14 +40,11 @@ NETS = {
 }  # fmt: skip
 KINDS = ("auto", "svd", "tucker", "separable", "cp")
 AWARE = " aware"
-RULES = {"energy": 0.9, "vbmf": None, "ebic": None}  # with their targets, beside the budgets
 
 
 def factorized(net: str, kind: str, share: float, control, splits):
     """The factorised control, not yet trained."""
     data = splits.x_train[:: len(splits.x_train) // 512][:512]
-    if kind in RULES:
-        return tc.factorize(control, RULES[kind], kind, data)
     return tc.factorize(control, share, data=data, kinds=kind, round_to=8 if kind == "auto" else 1)
 
 
@@ -136,6 +133,6 @@ if __name__ == "__main__":
     parser.add_argument("--nets", default="image_vgg,ecg_cnn")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--shares", default="0.5,0.25", help="of the control's MACs")
-    parser.add_argument("--kinds", default="all", help=f"all, best, or some of {', '.join((*KINDS, *RULES))}")
+    parser.add_argument("--kinds", default="all", help=f"all, best, or some of {', '.join(KINDS)}")
     training.pin_threads(1)
     main(parser.parse_args())

@@ -122,7 +122,7 @@ def test_rank_zero_is_thresholding(shape):
 
 
 @pytest.mark.parametrize("penalty", ["l0", "l1"])
-@pytest.mark.parametrize("shape", [(60, 50), (20, 30)])
+@pytest.mark.parametrize("shape", [(60, 50), (20, 30), (300, 200)])
 def test_an_infinite_threshold_is_the_truncated_svd(shape, penalty):
     _, _, y = planted(shape)
     u, s, vt = np.linalg.svd(y, full_matrices=False)

@@ -15,7 +15,7 @@ from tfcompress.pruning.channels import Channels
 from tfcompress.pruning.choose import floors, label_costs, label_scores, label_times, lowest, pools
 from tfcompress.pruning.labels import FIXED
 from tfcompress.pruning.targets import guessed_loss
-from tfcompress.tuning import epochs
+from tfcompress.tuning import training
 
 L = keras.layers
 
@@ -157,7 +157,7 @@ def test_labels_may_be_numbers_or_one_hot_in_training_too(loss):
         small = keras.models.clone_model(model)
         small.set_weights(model.get_weights())
         keras.utils.set_random_seed(0)
-        epochs(1, model, (x, labels))(small, 1)
+        training(1, model, (x, labels))(small, 1)
         after.append(small.get_weights())
     for other in after[1:]:
         for one, two in zip(after[0], other, strict=True):

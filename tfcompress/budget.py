@@ -16,7 +16,7 @@ from tfcompress.kept import check_named, digest, fingerprint, load, save
 from tfcompress.model import check_plain
 from tfcompress.pruning.criteria import CRITERIA
 from tfcompress.pruning.targets import by_position, check_labels
-from tfcompress.tuning import epochs
+from tfcompress.tuning import remembered, training
 
 METRICS = {"flops": "macs", "bytes": "raw_bytes", "latency_us": "latency_p50_us"}
 
@@ -61,7 +61,8 @@ def prune_filters(model, data, target, metric="flops", *, criterion="taylor", ro
         criterion: a name in ``pruning.criteria.CRITERIA``; the lowest scores go. With ``"behaviour"`` the layers behind
             take over what the channels that go did, before any training.
         rounds: how many times to score, remove and train.
-        fit: ``fit(model, round)`` trains in place after round 1, 2, ...; or epochs, Adam 1e-3, ``model``'s own loss.
+        fit: ``fit(model, round)`` trains in place after round 1, 2, ...; or epochs, Adam 1e-3, ``model``'s own loss;
+            without data nothing is trained.
         teacher: with a number of epochs: a Keras model to learn from, or True for ``model`` itself.
         per: what scores are divided by, so that channels go that matter little for what they cost. ``"budget"``: what
             the target counts; of two amounts that weighed sum which keeps most of the scores; MACs for a time.
@@ -92,15 +93,16 @@ def prune_filters(model, data, target, metric="flops", *, criterion="taylor", ro
     _check(model, targets, criterion, rounds, per, round_to)
     data = _checked(model, data)
     targets = {metric: float(amount) for metric, amount in targets.items()}
-    fit = fit if callable(fit) else epochs(fit, model, data, teacher)
+    tune = training(fit if data is not None or callable(fit) or teacher else 0, model, data, teacher)
     cutter = Cutter(model, data, criterion, per, round_to, device)
     if folder is None:
-        return _rounds(cutter, targets, rounds, fit, None)
+        return _rounds(cutter, targets, rounds, tune, None)
     check_named(model)
     with only_one(folder):
-        remember_config(folder, dict(model=fingerprint(model), data=digest(data), target=targets, criterion=criterion,
-                                     rounds=rounds, per=per, round_to=round_to, device=device))
-        return _rounds(cutter, targets, rounds, fit, Path(folder))
+        options = dict(target=targets, criterion=criterion, rounds=rounds, per=per, round_to=round_to, device=device)
+        remember_config(folder, dict(model=fingerprint(model), data=digest(data)) | options
+                        | remembered(fit, model, teacher))
+        return _rounds(cutter, targets, rounds, tune, Path(folder))
 
 
 def _check(model, targets, criterion, rounds, per, round_to):
@@ -148,8 +150,6 @@ def _checked(model, data):
     return data[0], y
 
 
-
-
 def _rounds(cutter, targets, rounds, fit, folder):
     steps = Store(folder / "steps.jsonl", key=("id",)) if folder else None
 
@@ -188,6 +188,3 @@ def _rounds(cutter, targets, rounds, fit, folder):
             raise ValueError(f"{left:,.0f} {metric} are left, not the {goal:,.0f} that were asked for. Set a higher "
                              f"target, or take more rounds. Not followed: {cutter.fences or 'nothing'}.")
     return FilterPruning(model, rows, cutter.fences)
-
-
-

@@ -36,6 +36,9 @@ def digest(data):
     """A digest of arrays."""
     found = hashlib.sha256()
     for array in keras.tree.flatten(data if data is not None else ()):
+        if array is None:                                # as labels may be
+            found.update(b"None")
+            continue
         array = np.ascontiguousarray(array)
         found.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
     return found.hexdigest()

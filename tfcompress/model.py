@@ -38,12 +38,13 @@ def check_model(model):
 
 
 def check_plain(model):
-    """``check_model``, and a ValueError for a model that still trains compressed layers."""
+    """``check_model``, and a ValueError for a model that still trains compressed or quantization-aware layers."""
     check_model(model)
     wrapped = [path for path, _, _ in compressed_tensors(model)]
     if wrapped:
         raise ValueError(f"Model '{model.name}' still trains compressed layers: {wrapped[:5]}. Call strip(model) "
-                         "first; filters are removed before quantize_aware, not after.")
+                         "first. Of a quantization-aware model give the float one: filters are removed and kernels "
+                         "factorised before quantize_aware, not after.")
 
 
 def leaves(model, prefix=""):

@@ -97,7 +97,7 @@ class Distiller(keras.Model):
             f"the weight of {term.name}": term.weight for term in self.terms}
         self._schedules = {name: one for name, one in scheduled.items() if callable(one)}
         self._scheduled = {name: self._current if name == "temperature" else keras.Variable(
-            float(one(0)), trainable=False, dtype="float32") for name, one in self._schedules.items()}
+            _scheduled(name, one, 0), trainable=False, dtype="float32") for name, one in self._schedules.items()}
         self.built = student.built
 
     def _temperature_at(self, step):
@@ -118,9 +118,12 @@ class Distiller(keras.Model):
 
         The teacher then runs once a sample, not once an epoch. Only for samples that stay as they are: no augmentation.
         """
-        x, parts = np.asarray(x), []
-        for start in range(0, len(x), batch_size):
-            taught = self._taught(ops.convert_to_tensor(x[start:start + batch_size]))
+        several, parts = keras.tree.is_nested(x) and len(self.student.inputs) > 1, []
+        x = keras.tree.map_structure(np.asarray, x) if several else np.asarray(x)
+        for start in range(0, len(keras.tree.flatten(x)[0]), batch_size):
+            stop = start + batch_size
+            taught = self._taught(keras.tree.map_structure(
+                lambda a, start=start, stop=stop: ops.convert_to_tensor(a[start:stop]), x))
             parts.append([None if one is None else ops.convert_to_numpy(one) for one in taught])
         whole = [np.concatenate(part) for part in zip(*parts, strict=True) if part[0] is not None]
         return {"inputs": x, "taught": whole}
@@ -187,8 +190,8 @@ class Distiller(keras.Model):
         def train_function(data):
             step = int(ops.convert_to_numpy(self.optimizer.iterations))
             for name, schedule in self._schedules.items():
-                value = self._temperature_at(step) if name == "temperature" else float(schedule(step))
-                self._scheduled[name].assign(value)
+                self._scheduled[name].assign(self._temperature_at(step) if name == "temperature" else
+                                             _scheduled(name, schedule, step))
             return inner(data)
 
         self.train_function = train_function
@@ -211,6 +214,14 @@ class Distiller(keras.Model):
 
     def get_config(self):
         raise NotImplementedError("A Distiller is not saved itself. Use distiller.save(path): it saves the student.")
+
+
+def _scheduled(name, schedule, step):
+    value = float(schedule(step))
+    if not (0.0 <= value <= 1.0 if name == "alpha" else 0.0 <= value < float("inf")):
+        raise ValueError(f"{name[0].upper()}{name[1:]} must be {'from 0 to 1' if name == 'alpha' else '0 or above'}. "
+                         f"Received: {value} at step {step} from {schedule!r}.")
+    return value
 
 
 def _cached(x):

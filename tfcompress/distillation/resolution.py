@@ -16,8 +16,7 @@ def downsample(x, factor):
     >>> downsample([[[[1.0], [3.0]], [[5.0], [7.0]]]], 2).numpy().tolist()
     [[[[4.0]]]]
     """
-    if not isinstance(factor, int) or factor < 1:
-        raise ValueError(f"`factor` is an int >= 1: so many positions become one. Received: {factor!r}.")
+    _check(factor)
     x = ops.cast(ops.convert_to_tensor(x), "float32")
     return ops.average_pool(x, factor, strides=factor, padding="valid") if factor > 1 else x
 
@@ -37,6 +36,7 @@ def at_resolution(model, factor):
     >>> at_resolution(net, 2).input_shape
     (None, 4, 4, 3)
     """
+    _check(factor)
     graph = Graph(model)
     for _, value in graph.inputs:
         if len(value.shape) < 3 or None in value.shape[1:-1]:
@@ -56,7 +56,8 @@ def resolution_aware(student, teacher, factor, *, layers=None, weights=(1.0, 1.0
     """A ``Distiller`` whose student sees the batch ``factor`` times smaller: give ``fit`` and ``evaluate`` full inputs.
 
     ``CE + w1 (T**2 KL + ||n(f_s) - n(f_t)||**2) + w2 relation + w3 MMD + w4 adversarial``, all divided by ``1 + w1``,
-    between the features f in front of the heads. What is exported, ``distiller.student``, takes the small input.
+    between the features f in front of the heads; each step trains the student and the discriminator at once. What is
+    exported, ``distiller.student``, takes the small input.
 
     Args:
         student: takes inputs ``factor`` times smaller: ``at_resolution(net, factor)``, often of the teacher itself.
@@ -65,11 +66,15 @@ def resolution_aware(student, teacher, factor, *, layers=None, weights=(1.0, 1.0
         weights: ``(w1, w2, w3, w4)``.
 
     Raises:
-        ValueError: a student of another input, no global average where ``layers`` are not given; see ``Distiller``.
+        ValueError: a factor or weight out of range, a student of another input, no global average where ``layers``
+            are not given; see ``Distiller``.
 
     Feng Z, Lai J, Xie X, "Resolution-Aware Knowledge Distillation for Efficient Inference", IEEE TIP 30, 2021; the
     weights are ours, the paper's are not known to us.
     """
+    _check(factor)
+    if not all(weight >= 0 for weight in weights):
+        raise ValueError(f"Weights are 0 or above. Received: weights={weights}.")
     wanted = tuple(size // factor for size in teacher.input_shape[1:-1])
     if tuple(student.input_shape[1:-1]) != wanted:
         raise ValueError(f"A student at 1/{factor} of {tuple(teacher.input_shape[1:-1])} positions takes {wanted}. "
@@ -81,6 +86,11 @@ def resolution_aware(student, teacher, factor, *, layers=None, weights=(1.0, 1.0
     features = [(theirs, ours, name, weight * each) for name, weight in named.items() if weight]
     return Distiller(student, teacher, temperature, first * each, features=features,
                      view=lambda x: downsample(x, factor), name="resolution_aware")
+
+
+def _check(factor):
+    if not isinstance(factor, int) or factor < 1:
+        raise ValueError(f"`factor` is an int >= 1: so many positions become one. Received: {factor!r}.")
 
 
 def _pooled(model):

@@ -9,7 +9,7 @@ import numpy as np
 from tfcompress.graph import Node, Value
 from tfcompress.layout import kernels
 from tfcompress.lowrank.l0 import choose_sparse_plus_low_rank, sparse_plus_low_rank
-from tfcompress.lowrank.layers import factor
+from tfcompress.lowrank.layers import factor, free
 from tfcompress.lowrank.svd import truncated_svd
 from tfcompress.model import compress, compressed_tensors, strip
 from tfcompress.pruning.prune import Prune
@@ -65,15 +65,21 @@ def _shaped(parts, rank, shape):
 
 
 # ---- layers -----------------------------------------------------------------------------------------------------
-def replace_by_branches(graph, layer, parts):
-    """Two branches, their sum and the activation wherever ``layer`` is called; what comes last keeps its name."""
+def replace_by_branches(graph, layer, parts, taken):
+    """Two branches, their sum and the activation wherever ``layer`` is called; what comes last keeps its name.
+
+    ``taken`` are names of layers that the model has.
+    """
     nodes = graph.users(layer)
     shape, name, linear = nodes[0].inputs[0].shape, layer.name, layer.activation is keras.activations.linear
-    first = factor(layer, "svd", parts[:2], 0, shape, f"{name}_factor1")
-    second = factor(layer, "svd", parts[:2], 1, first.compute_output_shape(shape), f"{name}_factor2")
-    sparse = factor(layer, "svd", parts[2:], 0, shape, f"{name}_sparse", read(layer.bias) if layer.use_bias else None)
-    total = L.Add(name=name if linear else f"{name}_sum", dtype=layer.dtype_policy)
+    names = {part: free(f"{name}_{part}", taken) for part in ("factor1", "factor2", "sparse", "sum")}
+    first = factor(layer, "svd", parts[:2], 0, shape, names["factor1"])
+    second = factor(layer, "svd", parts[:2], 1, first.compute_output_shape(shape), names["factor2"])
+    sparse = factor(layer, "svd", parts[2:], 0, shape, names["sparse"], read(layer.bias) if layer.use_bias else None)
+    second.activity_regularizer = sparse.activity_regularizer = None        # it is of the sum
+    total = L.Add(name=name if linear else names["sum"], dtype=layer.dtype_policy)
     last = None if linear else L.Activation(layer.activation, name=name, dtype=layer.dtype_policy)
+    (last or total).activity_regularizer = layer.activity_regularizer
     for node in nodes:
         x, out = node.inputs[0], node.outputs[0]
         inner = Value(tuple(first.compute_output_shape(x.shape)), "float32")
@@ -92,10 +98,10 @@ def replace_by_branches(graph, layer, parts):
 # ---- training ---------------------------------------------------------------------------------------------------
 def zero_rules(model):
     """``[(layer name, Prune)]`` for ``compress``: sparse branches are pruned to just the zeros that they have."""
-    names = {layer.name for layer in model.layers}
-    found = []
+    names, found = {layer.name for layer in model.layers}, []
     for layer in model.layers:
-        if layer.name.endswith("_sparse") and f"{layer.name.removesuffix('_sparse')}_factor1" in names:
+        base = re.fullmatch(r"(.+)_sparse(_\d+)?", layer.name)
+        if base and hasattr(layer, "kernel") and f"{base[1]}_factor1" in names:
             found.append((re.escape(layer.name), Prune(OneShot(float(np.mean(read(layer.kernel) == 0))))))
     return found
 

@@ -7,7 +7,7 @@ import scipy.linalg
 
 from tfcompress.lowrank.svd import truncated_svd
 
-_RIDGE = 1e-9  # of the energy
+_RIDGE = 1e-9  # of the energy: with 1e-6 a planted kernel comes back to 1e-5 only
 
 
 def tucker2(kernel, ranks, sweeps=3):

@@ -25,7 +25,7 @@ def ebic(rss, shape, rank, nonzeros, gamma=1.0):
     the binomial would fall again: it is held there. Compare values for one matrix only.
 
     Args:
-        rss: squared Frobenius norm of what the fit leaves, above 0: clamp it, as to ``(1e-16 ||y||)^2``.
+        rss: squared Frobenius norm of what the fit leaves, above 0: clamp it, as to ``(1e-14 ||y||)^2``.
         shape: (m, n).
         rank: r of the low-rank part.
         nonzeros: s of the sparse part.
@@ -40,7 +40,7 @@ def ebic(rss, shape, rank, nonzeros, gamma=1.0):
     m, n = shape
     total = m * n
     if not (np.isfinite(rss) and rss > 0):
-        raise ValueError("`rss` is above 0: clamp the residual of an exact fit, as to (1e-16 ||y||)^2. "
+        raise ValueError("`rss` is above 0: clamp the residual of an exact fit, as to (1e-14 ||y||)^2. "
                          f"Received: rss={rss!r}.")
     if not 0 <= gamma <= 1:
         raise ValueError(f"`gamma` is 0 (plain BIC) to 1. Received: gamma={gamma!r}.")

@@ -19,7 +19,7 @@ from tfcompress.lowrank.plan import AMOUNTS, BYTES, by_budget, by_rule, head_kin
 from tfcompress.lowrank.surgery import replace_kernels
 from tfcompress.model import check_plain
 from tfcompress.quantization.fold import fold_norms
-from tfcompress.tuning import epochs
+from tfcompress.tuning import remembered, training
 
 RULES = ("budget", "energy", "vbmf", "ebic")
 AUTO = ("svd", "tucker", "separable")
@@ -124,6 +124,9 @@ def factorize(model, target=None, rank="budget", data=None, *, kinds="auto", fit
     "sparse"     "svd" plus a layer of the kernel's own shape, mostly zeros             as "svd", and nonzeros
     ===========  =====================================================================  ============================
 
+    The last factor also has the layer's regularizers of bias and output, all have that of the kernel; a constraint on
+    the kernel is not carried over.
+
     "sparse" is theoretical: TFLite stores and multiplies the zeros, so that MACs and file grow and only the packed file
     (``pack``, gzip) gets smaller. ``fit`` keeps the zeros; to train on see ``Factorization.rules``.
 
@@ -140,7 +143,8 @@ def factorize(model, target=None, rank="budget", data=None, *, kinds="auto", fit
         kinds: "auto": all but "sparse", and "cp", which takes seconds a kernel and often needs long training; or names.
         fit: ``fit(model, round)``, or a number of epochs on ``data`` with Adam 1e-3 and the model's own loss.
         teacher: with a number of epochs: a Keras model to learn from, or True for ``model`` itself.
-        round_to: ranks are multiples of it where they are not below it: 8 suits most float kernels.
+        round_to: ranks are multiples of it where they are not below it, of rules rounded up: 8 suits most float
+            kernels.
         folder: where the work is kept: the same call goes on there after a crash.
 
     Returns:
@@ -157,16 +161,19 @@ def factorize(model, target=None, rank="budget", data=None, *, kinds="auto", fit
     (['wide_factor1', 'wide', 'out'], True)
     """
     kinds = _check(model, target, rank, kinds, round_to)
+    if isinstance(data, tuple) and len(data) != 2:
+        raise ValueError(f"`data` is x, or (x, y); several inputs are a list. Received: a tuple of {len(data)}.")
     x, y = data if isinstance(data, tuple) else (data, None)
     x = None if x is None else checked(model, x, y)
-    fit = fit if callable(fit) else epochs(fit, model, None if x is None else (x, y), teacher)
+    tune = training(fit, model, None if x is None else (x, y), teacher)
     if folder is None:
-        return _run(model, target, rank, x, kinds, fit, round_to, None)
+        return _run(model, target, rank, x, kinds, tune, round_to, None)
     check_named(model)
     with only_one(folder):
         remember_config(folder, dict(model=fingerprint(model), data=digest((x, y) if x is not None else None),
-                                     target=target, rank=rank, kinds=list(kinds), round_to=round_to))
-        return _run(model, target, rank, x, kinds, fit, round_to, Path(folder))
+                                     target=target, rank=rank, kinds=list(kinds), round_to=round_to)
+                        | remembered(fit, model, teacher))
+        return _run(model, target, rank, x, kinds, tune, round_to, Path(folder))
 
 
 def _check(model, target, rank, kinds, round_to):
@@ -219,15 +226,16 @@ def _run(model, target, rank, x, kinds, fit, round_to, folder):
     tables = {item: options(item, kinds, second.get(item), round_to) for item in items} if rank == "budget" else {}
     measured = _sensitivities(graph, model, items, tables, second, sample, folder) if x is not None and tables else {}
     if rank == "budget":
-        chosen = _budgeted(items, tables, measured, _targets(target), (macs, parameters), second)
+        chosen = _budgeted(items, tables, measured, _targets(target), (macs, parameters), skipped)
     else:
-        chosen = by_rule(items, kinds, rank, target, second)
+        chosen = by_rule(items, kinds, rank, target, second, round_to)
+    chosen = {item: settled(item, one, second.get(item)) for item, one in chosen.items()}
     layers = tuple(_row(item, chosen.get(item), measured.get(item)) for item in items)
     path = folder / "factorized.keras" if folder else None
     if path and path.exists():
         small = load(path, model)
     else:
-        small = replace_kernels(graph, chosen, second, known)
+        small = replace_kernels(graph, chosen, known)
         small = trained(small, fit)
         if path:
             save(small, path)
@@ -253,7 +261,9 @@ def _sensitivities(graph, model, items, tables, second, x, folder):
     return {item: measured[item.name] for item in items if item.name in measured}
 
 
-def _budgeted(items, tables, measured, targets, whole, second):
+def _budgeted(items, tables, measured, targets, whole, skipped):
+    if not items:
+        raise ValueError(f"No kernel of the model can be factorised: {skipped or 'there is none'}.")
     zeros = sum(item.parameters - item.nonzeros for item in items)
     own = {"flops": whole[0], "bytes": BYTES * whole[1], "nonzeros": whole[1] - zeros}
     spare = {name: own[name] - sum(map(amount, items)) for name, amount in AMOUNTS.items()}
@@ -267,7 +277,7 @@ def _budgeted(items, tables, measured, targets, whole, second):
         told = ", ".join(f"{name}: {limits[name]:,.0f} asked, {reached[name]:,} at least" for name in limits)
         raise ValueError(f"Factors can't meet the target: {told}. Ask for more, give other kinds, or remove filters, "
                          "too (prune_filters).")
-    return {item: settled(item, one, second.get(item)) for item, one in chosen.items()}
+    return chosen
 
 
 def _row(item, option, measured):

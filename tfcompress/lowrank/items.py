@@ -70,9 +70,10 @@ def found(graph):
         if not own:
             continue
         nodes = graph.users(layer)
-        size = sum(math.prod(variable.shape) for variable, _ in own.values())
-        macs += size * sum(_positions(node) for node in nodes)
-        parameters += size
+        for key, (variable, _) in own.items():
+            size = math.prod(variable.shape)
+            macs += size * sum(_positions(node, key) for node in nodes)
+            parameters += size
         reason = _reason(layer)
         if reason:
             skipped.append((nodes[0].path, reason))
@@ -96,16 +97,26 @@ def _reason(layer):
     return "channels first" if layer.data_format == "channels_first" else None
 
 
-def _positions(node):
-    """How often each weight of the node's layer is used in one run."""
-    layer, first = node.layer, node.inputs[0].shape
+def _positions(node, key="kernel"):
+    """How often each weight of one kernel of the node's layer is used in one run."""
+    layer, first, out = node.layer, node.inputs[0].shape, node.outputs[0].shape
     if isinstance(layer, L.Embedding):
         return 0
+    if isinstance(layer, (L.ConvLSTM1D, L.ConvLSTM2D, L.ConvLSTM3D)):
+        maps = out[2:] if layer.return_sequences else out[1:]
+        return _product((first[1], *(maps[:-1] if layer.data_format == "channels_last" else maps[1:])), node)
     if isinstance(layer, (L.RNN, L.Bidirectional)):
         return _product(first[1:2], node)
-    if isinstance(layer, TRANSPOSED) or isinstance(layer, L.MultiHeadAttention):
+    if isinstance(layer, L.EinsumDense):                 # axes of the input that no weight has
+        labels = layer.equation.replace(" ", "").replace("->", ",").split(",")
+        own = (size for label, size in zip(labels[1], layer.kernel.shape, strict=True) if label in labels[0])
+        return _product(first[1:], node) // math.prod(own)
+    if isinstance(layer, L.MultiHeadAttention) and key.startswith(("key", "value")):
+        given = [value for value in node.args if value is not None]          # query, value, key
+        return _product(given[2 if key.startswith("key") and len(given) > 2 else 1].shape[1:-1], node)
+    if isinstance(layer, (*TRANSPOSED, L.MultiHeadAttention)):
         return _product(first[1:-1], node)
-    return _product(node.outputs[0].shape[1:-1], node)
+    return _product(out[1:-1], node)
 
 
 def _counts(layer, nodes, key):

@@ -86,6 +86,10 @@ def sparse_plus_low_rank(y, rank, threshold=None, *, density=None, penalty="l0",
 
 def _descend(y, rank, shrink, cost, sparse, tolerance, max_iterations, seed):
     """The parts, and whether the objective came to rest."""
+    if shrink is np.zeros_like:                          # no descent leads where the full SVD is
+        u, s, vt = np.linalg.svd(y, full_matrices=False)
+        u, s, vt = u[:, :rank], s[:rank], vt[:rank]
+        return SparseLowRank(u, s, vt, shrink(y), 1, 2 * (_half_square(y - u * s @ vt),)), True
     vt, trace = np.zeros((0, y.shape[1])), []
     for _ in range(max_iterations):
         u, s, vt = leading_svd(y - sparse, rank, seed=seed, start=vt)
@@ -116,7 +120,7 @@ def _penalty(size, threshold, density, penalty):
             raise ValueError("`density` is a share of all entries, 0 to 1, and goes with penalty='l0'. "
                              f"Received: density={density!r}, penalty={penalty!r}.")
         count = round(density * size)
-        return lambda x: largest(x, count), lambda x: 0.0
+        return (lambda x: largest(x, count)) if count else np.zeros_like, lambda x: 0.0
     if not threshold >= 0:
         raise ValueError(f"`threshold` is 0 or above; inf leaves no sparse part. Received: threshold={threshold!r}.")
     if threshold == np.inf:

@@ -11,24 +11,34 @@ L = keras.layers
 CELLS = {L.LSTM: LowRankLSTMCell, L.GRU: LowRankGRUCell}
 
 
-def chain(layer, kind, arrays, input_shape):
+def chain(layer, kind, arrays, input_shape, taken):
     """Built layers that compute what ``layer`` (Dense, Conv1D or Conv2D) does with another kernel.
 
-    ``kind`` and ``arrays`` are those of an option and its ``options.factors``, in running order.
+    ``kind`` and ``arrays`` are those of an option and its ``options.factors``, in running order; ``taken`` are names of
+    layers that the model has.
     """
     made, shape = [], tuple(input_shape)
     bias = read(layer.bias) if layer.use_bias else None
     for i in range(len(arrays)):
         last = i == len(arrays) - 1
-        made.append(factor(layer, kind, arrays, i, shape, layer.name if last else f"{layer.name}_factor{i + 1}",
-                           bias if last else None, layer.activation if last else None))
+        name = layer.name if last else free(f"{layer.name}_factor{i + 1}", taken)
+        made.append(factor(layer, kind, arrays, i, shape, name, bias if last else None,
+                           layer.activation if last else None))
         shape = made[-1].compute_output_shape(shape)
     return made
 
 
+def free(name, taken):
+    """``name``, or with a number behind it where a layer is called so: a layer that was factorised before."""
+    numbers = (f"{name}_{i}" for i in range(2, len(taken) + 3))
+    return next(one for one in (name, *numbers) if one not in taken)
+
+
 def factor(layer, kind, arrays, i, shape, name, bias=None, activation=None):
-    """One of the factors, a built layer of that name."""
+    """One of the factors, a built layer of that name; the last one has what regularises bias and output, too."""
     config = _config(layer, kind, arrays, i) | {"use_bias": bias is not None, "activation": activation, "name": name}
+    if i == len(arrays) - 1:
+        config |= {"bias_regularizer": layer.bias_regularizer, "activity_regularizer": layer.activity_regularizer}
     if kind == "cp" and 0 < i < len(arrays) - 1:
         config["depthwise_regularizer"] = config.pop("kernel_regularizer")
         new = {L.Conv1D: L.DepthwiseConv1D, L.Conv2D: L.DepthwiseConv2D}[type(layer)](**config)
@@ -56,12 +66,13 @@ def _config(layer, kind, arrays, i):
                      "dilation_rate": ones if point else tuple(layer.dilation_rate)}
 
 
-def recurrent(layer, pairs):
+def recurrent(layer, pairs, shape):
     """A built ``keras.layers.RNN`` (or Bidirectional) that computes what ``layer`` does, its kernels being products.
 
     Args:
         layer: an LSTM or GRU, or a Bidirectional of two.
         pairs: ``{key of a kernel in the layer: (left, right)}``; other kernels stay whole.
+        shape: of its sequences.
     """
     if isinstance(layer, L.Bidirectional):
         halves = []
@@ -69,11 +80,11 @@ def recurrent(layer, pairs):
             half = getattr(layer, name)
             own = {key.removeprefix(f"{half.name}/"): pair for key, pair in pairs.items()
                    if key.startswith(f"{half.name}/")}
-            halves.append(recurrent(half, own) if own else from_own_config(half))
+            halves.append(recurrent(half, own, shape) if own else from_own_config(half))
         merged = L.Bidirectional(halves[0], merge_mode=layer.merge_mode, backward_layer=halves[1], name=layer.name,
                                  dtype=layer.dtype_policy)
         merged.trainable = layer.trainable
-        merged.build(layer.get_build_config()["input_shape"])
+        merged.build(shape)
         for half, old, name in zip(halves, (layer.forward_layer, layer.backward_layer), ("forward", "backward"),
                                    strict=True):
             new = getattr(merged, f"{name}_layer")
@@ -86,9 +97,10 @@ def recurrent(layer, pairs):
     cell = CELLS[type(layer)].from_config({**cell_config, **ranks})
     options = {name: getattr(layer, name) for name in ("return_sequences", "return_state", "go_backwards", "stateful",
                                                        "unroll", "zero_output_for_mask")}
-    new = L.RNN(cell, **options, name=layer.name, dtype=layer.dtype_policy)
+    new = L.RNN(cell, **options, activity_regularizer=layer.activity_regularizer, name=layer.name,
+                dtype=layer.dtype_policy)
     new.trainable = layer.trainable
-    new.build(layer.get_build_config()["input_shape"])
+    new.build(shape)
     values = {"input_factor": None, "recurrent_factor": None, "kernel": read(layer.cell.kernel),
               "recurrent_kernel": read(layer.cell.recurrent_kernel)}
     for kernel, factor in (("kernel", "input_factor"), ("recurrent_kernel", "recurrent_factor")):

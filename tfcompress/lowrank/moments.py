@@ -53,8 +53,15 @@ def checked(model, x, y):
 def moments(graph, items, x, batch=16, seed=0):
     """``{item: Moments}`` over the samples ``x``; random rows where a layer sees very many.
 
-    What is not known is left out: the states inside a Bidirectional.
+    What is not known is left out: the states inside a Bidirectional, and of a single step.
+
+    Raises:
+        ValueError: a stateful layer, whose samples would follow each other.
     """
+    stateful = [node.path for node in graph.nodes if getattr(node.layer, "stateful", False)]
+    if stateful:
+        raise ValueError(f"With data, states must start anew with each sample. Received: the stateful layers {stateful}"
+                         ". Leave data out, or build the model without stateful=True.")
     rng, sums = np.random.default_rng(seed), {}
     count = len(keras.tree.flatten(x)[0])
     for part in batches(x, batch):
@@ -62,7 +69,7 @@ def moments(graph, items, x, batch=16, seed=0):
         for node in graph.steps(tensors):
             for item in (item for item in items if item.layer is node.layer):
                 share = batch / count / len(graph.users(node.layer))
-                for rows in _rows(item, tensors[node.inputs[0]]):
+                for rows in (rows for rows in _rows(item, tensors[node.inputs[0]]) if len(rows)):
                     most = max(1, int(share * max(_ROWS, 4 * rows.shape[-1])))
                     chosen = rng.choice(len(rows), most, replace=False) if len(rows) > most else slice(None)
                     sums.setdefault(item, _Sum()).add(rows[chosen])

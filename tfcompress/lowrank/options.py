@@ -151,14 +151,12 @@ def _option(item, kind, ranks, arrays=None):
 
 
 def settled(item, option, covariance=None):
-    """The option with its arrays and what they lose, where the table held an upper bound of a sparse branch."""
-    if option.kind != "sparse" or option.arrays:
-        return option
-    arrays = factors(item, option.kind, option.ranks)
+    """The option with its arrays and what these lose: tables hold upper bounds of some kinds."""
+    arrays = option.arrays or factors(item, option.kind, option.ranks, covariance)
     return replace(option, arrays=arrays, error=lost(item, joined(option.kind, arrays, item.kernel.shape), covariance))
 
 
-def ruled(item, kinds, rule, share=None, covariance=None):
+def ruled(item, kinds, rule, share=None, covariance=None, round_to=1):
     """The option of the fewest MACs that a rule picks: "energy" (with its ``share``), "vbmf" or "ebic"; or ``None``.
 
     A rule that finds rank 0, nothing but noise, leaves the kernel whole; so does a sparse branch of no weights.
@@ -166,13 +164,19 @@ def ruled(item, kinds, rule, share=None, covariance=None):
     made = []
     for kind in fitting(item, kinds):
         if kind == "sparse":
-            *ranks, arrays = branches.chosen(item.kernel)
+            *ranks, arrays = branches.chosen(item.kernel)    # EBIC's own: rank and nonzeros belong together
             one = _option(item, kind, tuple(ranks), arrays)
         else:
             spectra = _spectra(item, kind, covariance)
-            one = _option(item, kind, tuple(_rank(values, shape, rule, share) for values, shape in spectra))
+            ranks = (_rank(values, shape, rule, share) for values, shape in spectra)
+            one = _option(item, kind, tuple(_rounded_up(rank, round_to, len(values))
+                                            for rank, (values, _) in zip(ranks, spectra, strict=True)))
         made += [one] if all(one.ranks) and saves(item, one) else []
     return min(_with_errors(item, made, covariance), key=lambda one: one.macs, default=None)
+
+
+def _rounded_up(rank, round_to, most):
+    return min(-(-rank // round_to) * round_to, most)
 
 
 def saves(item, option):

@@ -16,9 +16,9 @@ AMOUNTS = {"flops": lambda one: one.macs, "bytes": lambda one: BYTES * one.param
            "nonzeros": lambda one: one.nonzeros}  # of an item or an option
 
 
-def by_rule(items, kinds, rule, share, covariances):
+def by_rule(items, kinds, rule, share, covariances, round_to=1):
     """``{item: Option}`` of the items for which the rule finds factors that save."""
-    chosen = {item: ruled(item, kinds, rule, share, covariances.get(item)) for item in items}
+    chosen = {item: ruled(item, kinds, rule, share, covariances.get(item), round_to) for item in items}
     return {item: option for item, option in chosen.items() if option}
 
 
@@ -81,7 +81,8 @@ def probe(tables, item, share=0.5):
 def sensitivity(graph, item, option, covariance, x, before, head):
     """Change of the model's outputs by the share that is lost, where this item alone is factorised.
 
-    Mean KL divergence of the classes where the head is known, else relative squared error. ``before`` are the
+    Mean KL divergence of the classes where the head tells them (softmax, sigmoid, or logits compiled with a
+    cross-entropy), else relative squared error. ``before`` are the
     ``outputs`` of the whole model for ``x``.
     """
     variable, _ = kernels(item.layer)[item.key]
@@ -103,8 +104,11 @@ def change(before, after, head):
 
 
 def head_kind(model):
-    """What the one output of the model is; None where there are several."""
-    return head_of(model) if len(model.outputs) == 1 and model.outputs[0].shape[-1] != 1 else None
+    """What the one output of the model is; None where it is no classes, or nothing tells so."""
+    head = head_of(model) if len(model.outputs) == 1 and model.outputs[0].shape[-1] != 1 else None
+    loss = getattr(model, "loss", None)
+    told = loss if isinstance(loss, str) else getattr(loss, "name", getattr(loss, "__name__", ""))
+    return None if head == "logits" and "crossentropy" not in str(told) else head
 
 
 def outputs(graph, x, batch=64):

@@ -7,25 +7,24 @@ from tfcompress.layout import kernels
 from tfcompress.lowrank.branches import replace_by_branches
 from tfcompress.lowrank.items import CONVOLUTIONS
 from tfcompress.lowrank.layers import chain, recurrent
-from tfcompress.lowrank.options import factors, joined
+from tfcompress.lowrank.options import joined
 from tfcompress.wrapper import read
 
 L = keras.layers
 _TOLERANCE = 1e-3  # of the largest output
 
 
-def replace_kernels(graph, chosen, second, moments):
+def replace_kernels(graph, chosen, moments):
     """The Keras model of ``graph`` with the options that were ``chosen``; the graph is used up.
 
     Args:
-        chosen: ``{item: Option}``.
-        second: ``{item: second moment or covariance}`` that the options were made with; may be empty.
+        chosen: ``{item: Option}``, settled.
         moments: ``{item: Moments}``: biases take up the mean change.
 
     Raises:
         RuntimeError: the model is further from its factors' products than rounding explains.
     """
-    arrays = {item: one.arrays or factors(item, one.kind, one.ranks, second.get(item)) for item, one in chosen.items()}
+    arrays = {item: one.arrays for item, one in chosen.items()}
     for item, parts in arrays.items():
         kernel = joined(chosen[item].kind, parts, item.kernel.shape)
         kernels(item.layer)[item.key][0].assign(kernel.astype("float32"))
@@ -50,18 +49,19 @@ def replace_kernels(graph, chosen, second, moments):
 
 def _replace(graph, own, chosen, arrays):
     """The factors of the items of one layer, wherever it is called."""
-    layer = own[0].layer
+    layer, taken = own[0].layer, {node.layer.name for node in graph.nodes}
     if isinstance(layer, (L.Dense, *CONVOLUTIONS)):
         item, = own
         if chosen[item].kind == "sparse":
-            replace_by_branches(graph, layer, arrays[item])
+            replace_by_branches(graph, layer, arrays[item], taken)
             return
         nodes = graph.users(layer)
-        parts = chain(layer, chosen[item].kind, arrays[item], nodes[0].inputs[0].shape)
+        parts = chain(layer, chosen[item].kind, arrays[item], nodes[0].inputs[0].shape, taken)
         for node in nodes:
             graph.chain(node, parts)
         return
     pairs = {item.key: [a.reshape(a.shape[-2:]) for a in arrays[item]] for item in own}
-    new = recurrent(layer, pairs)
-    for node in graph.users(layer):
+    nodes = graph.users(layer)
+    new = recurrent(layer, pairs, nodes[0].inputs[0].shape)
+    for node in nodes:
         node.layer = new

@@ -104,14 +104,14 @@ def add_to_study(folder, files, recipe="your own file") -> Path:
     folder = Path(folder)
     config, rows, variants = _config_of(folder), _rows(folder), Store(folder / "variants.jsonl")
     contents = {id: flatbuffer.content_of(file) for id, file in files.items()}
-    known = {row["id"]: row for row in variants.read()}
-    for id, content in contents.items():
-        taken = id in known and known[id]["model_sha256"] != hashlib.sha256(content).hexdigest()
-        if taken or not re.fullmatch(r"[\w.-]+", id):
-            raise ValueError(f"The id of a file of your own is a new word. Received: {id!r}. The study has: "
-                             f"{', '.join(known)}.")
     splits = read_data(config)
     with only_one(folder):
+        known = {row["id"]: row for row in variants.read()}
+        for id, content in contents.items():
+            taken = id in known and known[id]["model_sha256"] != hashlib.sha256(content).hexdigest()
+            if taken or not re.fullmatch(r"[\w.-]+", id):
+                raise ValueError(f"The id of a file of your own is a new word. Received: {id!r}. The study has: "
+                                 f"{', '.join(known)}.")
         for id, content in contents.items():
             if id not in known:
                 facts = {"validation": judge(content, splits), "tried": [], "precision": "own",
