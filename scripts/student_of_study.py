@@ -24,7 +24,7 @@ from tfcompress.study.presets import StudyConfig
 from tfcompress.study.run import add_to_study
 
 RESULTS = Path(__file__).parent / "results" / "student_of_study.jsonl"
-TUNE = dict(epochs=8, learning_rate=1e-3, warmup=0.05)  # batch norm is folded by now
+TUNE = dict(learning_rate=1e-3, warmup=0.05)  # batch norm is folded by now
 
 
 def main(options) -> None:

@@ -1,5 +1,7 @@
 """The report's charts as plain plotly dictionaries (data and layout), so that one script tag draws them all."""
 
+import re
+
 from android_bench.result import Result
 from android_bench.stats import pareto
 
@@ -9,16 +11,19 @@ FAMILIES = {  # the legend, in the order of the grid: colour and marker
     "quantized": ("#ea580c", "square"),
     "pruned, then quantized": ("#059669", "triangle-up"),
     "quantized, then pruned": ("#9333ea", "triangle-down"),
+    "your own": ("#db2777", "star"),
 }
 FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12, "color": "#374151"}
 
 
 def family(id: str) -> str:
-    """The legend entry of a cell, from its id.
+    """The legend entry of a cell, from its id; of a file that joined, another one.
 
-    >>> family("C0"), family("P70"), family("Q8"), family("P70Q8"), family("Q8P70")
-    ('control', 'pruned', 'quantized', 'pruned, then quantized', 'quantized, then pruned')
+    >>> family("C0"), family("P70"), family("Q8"), family("P70Q8"), family("Q8P70"), family("student")
+    ('control', 'pruned', 'quantized', 'pruned, then quantized', 'quantized, then pruned', 'your own')
     """
+    if not re.fullmatch(r"C0|(P\d+)?(Q(AT)?\d+)?(P\d+)?(KD)?", id):
+        return "your own"
     pruned, quantized = id.find("P"), id.find("Q")
     if pruned < 0:
         return "control" if quantized < 0 else "quantized"
