@@ -2,21 +2,20 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import keras
 import numpy as np
 from rich.progress import track
 
 from android_bench.result import Result
-from android_bench.store import Store, only_one, remember_config
+from android_bench.store import Store
 from tfcompress.cut import Cutter
 from tfcompress.gains import table
-from tfcompress.kept import check_named, digest, fingerprint, load, save
+from tfcompress.kept import load, save, work_in
 from tfcompress.model import check_plain
 from tfcompress.pruning.criteria import CRITERIA
 from tfcompress.pruning.targets import by_position, check_labels
-from tfcompress.tuning import remembered, training
+from tfcompress.tuning import training
 
 METRICS = {"flops": "macs", "bytes": "raw_bytes", "latency_us": "latency_p50_us"}
 
@@ -97,12 +96,9 @@ def prune_filters(model, data, target, metric="flops", *, criterion="taylor", ro
     cutter = Cutter(model, data, criterion, per, round_to, device)
     if folder is None:
         return _rounds(cutter, targets, rounds, tune, None)
-    check_named(model)
-    with only_one(folder):
-        options = dict(target=targets, criterion=criterion, rounds=rounds, per=per, round_to=round_to, device=device)
-        remember_config(folder, dict(model=fingerprint(model), data=digest(data)) | options
-                        | remembered(fit, model, teacher))
-        return _rounds(cutter, targets, rounds, tune, Path(folder))
+    with work_in(folder, model, data, fit, teacher, target=targets, criterion=criterion, rounds=rounds, per=per,
+                 round_to=round_to, device=device) as held:
+        return _rounds(cutter, targets, rounds, tune, held)
 
 
 def _check(model, targets, criterion, rounds, per, round_to):

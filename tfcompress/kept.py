@@ -1,11 +1,14 @@
 """Models kept in a folder, so that a stopped run goes on: saved whole or not at all, and known again."""
 
+import contextlib
 import hashlib
 import inspect
+from pathlib import Path
 
 import keras
 import numpy as np
 
+from android_bench.store import only_one, remember_config
 from tfcompress.copies import own_objects
 from tfcompress.model import leaves
 from tfcompress.wrapper import read
@@ -42,6 +45,22 @@ def digest(data):
         array = np.ascontiguousarray(array)
         found.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
     return found.hexdigest()
+
+
+@contextlib.contextmanager
+def work_in(folder, model, data, fit, teacher, **options):
+    """The folder, held for this call; a ``fit`` that is a function can't be told from another one.
+
+    Raises:
+        ValueError: it holds the work of another call, or a model that could not be read back.
+        RuntimeError: another process writes there.
+    """
+    check_named(model)
+    told = {"fit": "a function" if callable(fit) else fit,
+            "teacher": fingerprint(model if teacher is True else teacher) if teacher else None}
+    with only_one(folder):
+        remember_config(folder, dict(model=fingerprint(model), data=digest(data)) | options | told)
+        yield Path(folder)
 
 
 def check_named(model):

@@ -3,7 +3,6 @@
 import keras
 
 from tfcompress.distillation.distiller import Distiller
-from tfcompress.kept import fingerprint
 from tfcompress.pruning.targets import compiled_loss, fitting_labels, guessed_loss
 
 
@@ -17,7 +16,7 @@ def training(fit, start, data, teacher=None):
         ValueError: no number of epochs; epochs without data, or without labels and a teacher; a teacher of other
             classes, or with nothing to do.
     """
-    teacher = _whom(teacher, start)
+    teacher = start if teacher is True else teacher or None
     if callable(fit):
         if teacher is not None:
             raise ValueError("A teacher goes with a number of epochs. Received: teacher= beside a fit of your own: put "
@@ -49,14 +48,3 @@ def training(fit, start, data, teacher=None):
         student.compile(keras.optimizers.Adam(1e-3), **given)
         student.fit(x, y, epochs=fit, batch_size=64, verbose=0)
     return tune
-
-
-def remembered(fit, start, teacher=None):
-    """What a folder keeps of a training, to tell another one; a function can't be told from another."""
-    teacher = _whom(teacher, start)
-    return {"fit": "a function" if callable(fit) else fit,
-            "teacher": None if teacher is None else fingerprint(teacher)}
-
-
-def _whom(teacher, start):
-    return start if teacher is True else teacher or None

@@ -1,16 +1,15 @@
 """``factorize``: kernels as products of smaller ones, ranks chosen by a rule or to meet a budget."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import keras
 import numpy as np
 from rich.progress import track
 from threadpoolctl import threadpool_limits
 
-from android_bench.store import Store, only_one, remember_config
+from android_bench.store import Store
 from tfcompress.graph import Graph
-from tfcompress.kept import check_named, digest, fingerprint, load, save
+from tfcompress.kept import load, save, work_in
 from tfcompress.lowrank.branches import trained, zero_rules
 from tfcompress.lowrank.items import found
 from tfcompress.lowrank.moments import checked, moments
@@ -19,7 +18,7 @@ from tfcompress.lowrank.plan import AMOUNTS, BYTES, by_budget, by_rule, head_kin
 from tfcompress.lowrank.surgery import replace_kernels
 from tfcompress.model import check_plain
 from tfcompress.quantization.fold import fold_norms
-from tfcompress.tuning import remembered, training
+from tfcompress.tuning import training
 
 RULES = ("budget", "energy", "vbmf", "ebic")
 AUTO = ("svd", "tucker", "separable")
@@ -124,9 +123,7 @@ def factorize(model, target=None, rank="budget", data=None, *, kinds="auto", fit
     "sparse"     "svd" plus a layer of the kernel's own shape, mostly zeros             as "svd", and nonzeros
     ===========  =====================================================================  ============================
 
-    The last factor also has the layer's regularizers of bias and output, all have that of the kernel; a constraint on
-    the kernel is not carried over.
-
+    Regularizers go along, a constraint on a kernel does not.
     "sparse" is theoretical: TFLite stores and multiplies the zeros, so that MACs and file grow and only the packed file
     (``pack``, gzip) gets smaller. ``fit`` keeps the zeros; to train on see ``Factorization.rules``.
 
@@ -143,8 +140,7 @@ def factorize(model, target=None, rank="budget", data=None, *, kinds="auto", fit
         kinds: "auto": all but "sparse", and "cp", which takes seconds a kernel and often needs long training; or names.
         fit: ``fit(model, round)``, or a number of epochs on ``data`` with Adam 1e-3 and the model's own loss.
         teacher: with a number of epochs: a Keras model to learn from, or True for ``model`` itself.
-        round_to: ranks are multiples of it where they are not below it, of rules rounded up: 8 suits most float
-            kernels.
+        round_to: ranks are multiples of it, where not below it (of rules rounded up): 8 suits most float kernels.
         folder: where the work is kept: the same call goes on there after a crash.
 
     Returns:
@@ -161,19 +157,13 @@ def factorize(model, target=None, rank="budget", data=None, *, kinds="auto", fit
     (['wide_factor1', 'wide', 'out'], True)
     """
     kinds = _check(model, target, rank, kinds, round_to)
-    if isinstance(data, tuple) and len(data) != 2:
-        raise ValueError(f"`data` is x, or (x, y); several inputs are a list. Received: a tuple of {len(data)}.")
-    x, y = data if isinstance(data, tuple) else (data, None)
-    x = None if x is None else checked(model, x, y)
-    tune = training(fit, model, None if x is None else (x, y), teacher)
+    data = checked(model, data)
+    tune, x = training(fit, model, data, teacher), data[0] if data else None
     if folder is None:
         return _run(model, target, rank, x, kinds, tune, round_to, None)
-    check_named(model)
-    with only_one(folder):
-        remember_config(folder, dict(model=fingerprint(model), data=digest((x, y) if x is not None else None),
-                                     target=target, rank=rank, kinds=list(kinds), round_to=round_to)
-                        | remembered(fit, model, teacher))
-        return _run(model, target, rank, x, kinds, tune, round_to, Path(folder))
+    with work_in(folder, model, data, fit, teacher, target=target, rank=rank, kinds=list(kinds),
+                 round_to=round_to) as held:
+        return _run(model, target, rank, x, kinds, tune, round_to, held)
 
 
 def _check(model, target, rank, kinds, round_to):

@@ -11,7 +11,7 @@ L = keras.layers
 CELLS = {L.LSTM: LowRankLSTMCell, L.GRU: LowRankGRUCell}
 
 
-def chain(layer, kind, arrays, input_shape, taken):
+def chain(layer, kind, arrays, input_shape, taken=()):
     """Built layers that compute what ``layer`` (Dense, Conv1D or Conv2D) does with another kernel.
 
     ``kind`` and ``arrays`` are those of an option and its ``options.factors``, in running order; ``taken`` are names of

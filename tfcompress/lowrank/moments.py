@@ -29,8 +29,13 @@ class Moments:
         return self.covariance + np.outer(self.mean, self.mean)
 
 
-def checked(model, x, y):
-    """``x`` for the model, with the last axis of 1 that Keras adds; ValueError for samples it can't take."""
+def checked(model, data):
+    """None or ``(x, y)``, with the last axis of 1 that Keras adds; ValueError for samples the model can't take."""
+    if data is None:
+        return None
+    if isinstance(data, tuple) and len(data) != 2:
+        raise ValueError(f"`data` is x, or (x, y); several inputs are a list. Received: a tuple of {len(data)}.")
+    x, y = data if isinstance(data, tuple) else (data, None)
     arrays = [np.asarray(a) for a in keras.tree.flatten(x)]
     labels = [a for a in map(np.asarray, keras.tree.flatten(y)) if a.ndim]
     counts = {len(a) if a.ndim else 0 for a in (*arrays, *labels)}
@@ -41,13 +46,13 @@ def checked(model, x, y):
         raise ValueError("x holds values that are not finite numbers: nothing can be told from them. "
                          f"Received: {[str(a.dtype) for a in arrays]}.")
     if len(arrays) > 1 or isinstance(x, dict):
-        return x
+        return x, y
     wanted = tuple(model.inputs[0].shape[1:])
     x = arrays[0][..., None] if (*arrays[0].shape[1:], 1) == wanted else arrays[0]
     if x.ndim != len(wanted) + 1 or any(size not in (None, n) for size, n in zip(wanted, x.shape[1:], strict=True)):
         raise ValueError(f"Model '{model.name}' takes samples of shape {wanted}. Received: x of shape {x.shape}, the "
                          "samples first.")
-    return x
+    return x, y
 
 
 def moments(graph, items, x, batch=16, seed=0):
