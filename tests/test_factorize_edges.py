@@ -148,6 +148,16 @@ def test_what_is_lost_is_told_of_the_factors_themselves(convolutions):
         assert layer.error == pytest.approx(((kernel - whole) ** 2).sum() / (kernel**2).sum(), rel=1e-4)
 
 
+def test_how_many_classes_stay_is_told(net):
+    x = np.random.default_rng(0).standard_normal((64, 12, 12, 3)).astype("float32")
+    found = factorize(net, 0.5, data=x)
+    same = net.predict(x, verbose=0).argmax(-1) == found.model.predict(x, verbose=0).argmax(-1)
+    assert found.agreement == same.mean() and f"{100 * same.mean():.1f} % of the samples" in str(found)
+    assert factorize(net, 0.5).agreement is None
+    nothing = factorize(net, rank="ebic")
+    assert any(layer.kind for layer in nothing.layers) or "no kernel has factors" in str(nothing)
+
+
 # ---- layers -----------------------------------------------------------------------------------------------------
 def test_states_from_outside():
     a, b = keras.Input((6, 16)), keras.Input((7, 16))

@@ -193,6 +193,15 @@ def test_factors_of_resolution(factor):
         resolution_aware(net(size=4), net(), 2, weights=(-1, 1, 1, 1))
 
 
+def test_other_inputs_and_missing_labels_are_told(data):
+    with pytest.raises(ValueError, match="take the same input.*see tfcompress.resolution_aware"):
+        Distiller(net(size=4), net())
+    distiller = Distiller(net(), net(8))
+    distiller.compile("sgd", SPARSE)
+    with pytest.raises(ValueError, match="needs labels"):
+        distiller.fit(data[0], verbose=0)
+
+
 def test_self_distillation_keeps_what_the_student_knew(data):
     student = tc.compress(net(seed=10), tc.Prune(tc.OneShot(0.5)))
     before = net(seed=10).predict(data[0], verbose=0)
@@ -328,6 +337,17 @@ def trained_teacher():
     teacher.compile(keras.optimizers.Adam(3e-3), MarginCrossEntropy("cosface", 16.0))
     teacher.fit(*faces(), epochs=10, verbose=0)
     return teacher
+
+
+@pytest.mark.parametrize(("teacher", "data", "words"), [
+    (embedding, faces(), "ends in MarginSoftmax"), (None, faces()[0], "samples and as many class numbers"),
+    (None, (faces()[0], faces()[1] + 1), "0 to 4 of the teacher's head"),
+])
+def test_two_stages_of_what_does_not_fit(teacher, data, words):
+    given = embedding(4, 0)
+    given = given if teacher else keras.Model(given.inputs, MarginSoftmax(5, 16.0)(given.outputs[0]))
+    with pytest.raises(ValueError, match=words):
+        two_stage(embedding(4, 1), given, data)
 
 
 def test_two_stages_on_planted_people():

@@ -10,15 +10,17 @@ from tfcompress.commands.flags import flag_values, parse, quiet
 
 def students_command(argv):
     values = flag_values()
-    flags.DEFINE_float("budget", None, "parameters of a student; below 1 a share of the teacher's (default: 0.1)",
-                       flag_values=values)
-    flags.DEFINE_list("scalings", None, "width,depth,balanced (default: all)", flag_values=values)
-    flags.DEFINE_list("blocks", None, "basic,bottleneck,inverted (default: all)", flag_values=values)
-    flags.DEFINE_list("seeds", None, "each trains a teacher and all students (default: 0,1,2)", flag_values=values)
+    flags.DEFINE_float("budget", None, "parameters of a student; below 1 a share of the teacher's (default: the "
+                       "preset's, 0.1 of most)", flag_values=values)
+    flags.DEFINE_list("scalings", None, "width,depth,balanced (default: the preset's, all)", flag_values=values)
+    flags.DEFINE_list("blocks", None, "basic,bottleneck,inverted (default: the preset's)", flag_values=values)
+    flags.DEFINE_list("seeds", None, "each trains a teacher and all students (default: the preset's, 0,1,2 of most)",
+                      flag_values=values)
     flags.DEFINE_string("folder", None, "where files and rows go; the same command goes on from there (default: "
                         "runs/students/PRESET)", flag_values=values)
     (name,) = parse(values, argv, "students PRESET --budget 0.1 --scalings width,depth,balanced", 1,
-                    "PRESET: digits, ecg, tiny. A folder takes more seeds, scalings and blocks later.")
+                    "PRESET: digits, ecg (hours on 2 cores), tiny (2 minutes: tries the machinery, its accuracies mean "
+                    "nothing). A folder takes more seeds, scalings and blocks later.")
     given = {flag: values[flag].value for flag in ("budget", "scalings", "blocks", "seeds")}
     given = {flag: tuple(value) if isinstance(value, list) else value for flag, value in given.items()
              if value is not None}

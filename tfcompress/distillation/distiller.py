@@ -82,6 +82,7 @@ class Distiller(keras.Model):
             raise ValueError("With alpha=None the student learns features alone. Received: features=().")
         self.soft = alpha is not None and (callable(alpha) or alpha > 0)
         _check_models(student, teacher, self.soft)
+        _check_inputs(student, teacher, view)
         self.student = student
         object.__setattr__(self, "teacher", teacher)     # not tracked: neither trained, saved nor pruned with us
         self.alpha, self.temperature, self.view = alpha, temperature, view
@@ -152,6 +153,9 @@ class Distiller(keras.Model):
             soft = self._soft(taught[0], y_pred, sample_weight)
             self._soft_tracker.update_state(soft * replicas, sample_weight=ops.shape(y_pred)[0])
             total = alpha * soft
+        if self.loss is not None and y is None:
+            raise ValueError("The loss needs labels: fit(x, y). To learn from the teacher alone: alpha=1, and compile "
+                             f"without a loss. Received: x alone, alpha={self.alpha}.")
         if self.loss is not None or self.losses:
             hard = super().compute_loss(x, y, y_pred, sample_weight, training)
             if callable(self.alpha):                     # the student's own losses have no weight
@@ -247,6 +251,19 @@ def _check_models(student, teacher, soft):
             raise ValueError(
                 f"Teacher and student must have the same classes in the same order. Received: a teacher with output "
                 f"{tuple(theirs)} and a student with output {tuple(ours)}. The last axis counts the classes.")
+
+
+def _check_inputs(student, teacher, view):
+    shapes = [getattr(model, "input_shape", None) if getattr(model, "built", False) else None
+              for model in (student, teacher)]
+    if view is not None or not all(isinstance(shape, tuple) and all(
+            isinstance(n, (int, type(None))) for n in shape) for shape in shapes):
+        return
+    if len(shapes[0]) != len(shapes[1]) or any(None not in pair and pair[0] != pair[1] for pair
+                                                   in zip(*shapes, strict=True)):
+        raise ValueError("Without `view` student and teacher take the same input. Received: a student of "
+                         f"{shapes[0]}, a teacher of {shapes[1]}. view=function makes the student's input of the "
+                         "teacher's; for smaller images see tfcompress.resolution_aware.")
 
 
 def _heads(student, teacher, heads):

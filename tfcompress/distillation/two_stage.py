@@ -1,6 +1,7 @@
 """Two-stage distillation of embeddings: first the teacher's representation, then its classes with a margin."""
 
 import keras
+import numpy as np
 
 from tfcompress.distillation.distiller import Distiller
 from tfcompress.distillation.losses import soft_targets
@@ -58,10 +59,13 @@ def two_stage(student, teacher, data, *, epochs=(10, 10), learning_rate=1e-3, ba
         loss: of stage two; default ``MarginCrossEntropy("arcface", scale of the teacher's head)``.
         weights: temperature, alpha, beta of ``classification_stage``.
 
+    Raises:
+        ValueError: a teacher without a ``MarginSoftmax`` head, no ``(x, y)``, class numbers that the head has not.
+
     Ni R, Shen M, Yuan B, "Enhanced Knowledge Distillation for Face Recognition", ISPA 2019; our reading of the
     abstract.
     """
-    x, y = data
+    x, y = _checked(teacher, data)
     loss = loss or MarginCrossEntropy("arcface", teacher.layers[-1].scale)
     first = representation_stage(student, teacher)
     first.compile(keras.optimizers.Adam(learning_rate))
@@ -70,3 +74,15 @@ def two_stage(student, teacher, data, *, epochs=(10, 10), learning_rate=1e-3, ba
     second.compile(keras.optimizers.Adam(learning_rate / 10), loss)
     second.fit(x, y, batch_size=batch_size, epochs=epochs[1], verbose=0)
     return student
+
+
+def _checked(teacher, data):
+    classes = embedding_of(teacher) and teacher.layers[-1].classes
+    if not (isinstance(data, (tuple, list)) and len(data) == 2 and len(data[0]) == len(data[1])):
+        raise ValueError("`data` is (x, y), samples and as many class numbers. Received: "
+                         f"{type(data).__name__} of {len(data)}.")
+    y = np.asarray(data[1])
+    if y.ndim != 1 or y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= classes:
+        raise ValueError(f"y are class numbers, 0 to {classes - 1} of the teacher's head. Received: {y.dtype} of shape "
+                         f"{y.shape}, {y.min()} to {y.max()}.")
+    return data[0], y

@@ -42,7 +42,7 @@ def verification_accuracy(scores, same, folds=10, seed=0):
     as given, which is LFW's own protocol (its list has ten sets one after the other).
 
     Args:
-        scores: ``(pairs,)``, higher is more alike (``cosine_scores``; negate distances).
+        scores: ``(pairs,)``, higher is more alike (``cosine_scores`` of ``pairs``, both here; negate distances).
         same: ``(pairs,)``, true where both are of one class.
         folds: two or more.
 

@@ -34,7 +34,7 @@ class FactorizedLayer:
         kind: "svd", "tucker", "separable", "cp" or "sparse"; None: it stays whole. ranks: of the factors; of "sparse"
             the rank and the weights of the sparse branch that are not 0.
         macs, parameters: of the kernel or its factors; macs_before, parameters_before: of the kernel.
-        error: share of the kernel's energy that is lost, or with data of what it computes.
+        error: share of the kernel's energy that is lost, or with data of what it computes: "lost %" where printed.
         sensitivity: how much the model's outputs change, per share lost here alone: mean KL divergence of the classes,
             or relative squared error; None without data.
         nonzeros: of the parameters, those that are not 0.
@@ -61,6 +61,8 @@ class Factorization:
         layers: a ``FactorizedLayer`` for each kernel that could be factorised.
         skipped: ``[(layer path, reason)]`` of those that could not.
         macs, parameters, macs_before, parameters_before: of all kernels of the model, as its file has them.
+        agreement: share of the samples (256 at most) to which it gives the class that the model gave, trained or not;
+            None without data, or without classes.
         nonzeros: of all kernels of the model, weights that are not 0.
         rules: how zeros of "sparse" stay in more training: ``compress(found.model, found.rules)``, ``fit`` with a
             ``CompressionCallback()``, ``strip``.
@@ -73,6 +75,7 @@ class Factorization:
     parameters: int
     macs_before: int
     parameters_before: int
+    agreement: float | None = None
 
     @property
     def nonzeros(self):
@@ -97,6 +100,12 @@ class Factorization:
         lines += [f"not factorised: {path}: {reason}" for path, reason in self.skipped]
         lines.append(f"multiply-accumulates {_change(self.macs_before, self.macs)}, weights "
                      f"{_change(self.parameters_before, self.parameters)}")
+        if not any(layer.kind for layer in self.layers):
+            lines.append("no kernel has factors that save by this rule: give data, another rule, or a target")
+        elif self.agreement is None:
+            lines.append("what its outputs are worth is not measured here: compare the .tflite files on test data")
+        else:
+            lines.append(f"gives the class that the model gave for {100 * self.agreement:.1f} % of the samples")
         return "\n".join(lines)
 
 
@@ -144,7 +153,8 @@ def factorize(model, target=None, rank="budget", data=None, *, kinds="auto", fit
         folder: where the work is kept: the same call goes on there after a crash.
 
     Returns:
-        A ``Factorization``; ``.model`` is a plain float32 Keras model, ``print(...)`` shows every kernel.
+        A ``Factorization``; ``.model`` is a plain float32 Keras model, ``print(...)`` shows every kernel ("whole":
+        as it was) and, with data, for how many samples the class is still the same.
 
     Raises:
         ValueError: an unknown option, a target that is no saving or can't be met, a model that can't be followed.
@@ -221,6 +231,7 @@ def _run(model, target, rank, x, kinds, fit, round_to, folder):
         chosen = by_rule(items, kinds, rank, target, second, round_to)
     chosen = {item: settled(item, one, second.get(item)) for item, one in chosen.items()}
     layers = tuple(_row(item, chosen.get(item), measured.get(item)) for item in items)
+    before = None if x is None else outputs(graph, sample)
     path = folder / "factorized.keras" if folder else None
     if path and path.exists():
         small = load(path, model)
@@ -230,7 +241,15 @@ def _run(model, target, rank, x, kinds, fit, round_to, folder):
         if path:
             save(small, path)
     return Factorization(small, layers, tuple(skipped), macs - sum(row.macs_before - row.macs for row in layers),
-                         parameters - sum(row.parameters_before - row.parameters for row in layers), macs, parameters)
+                         parameters - sum(row.parameters_before - row.parameters for row in layers), macs, parameters,
+                         _agreement(before, small, sample))
+
+
+def _agreement(before, small, sample):
+    """Share of equal classes; None without data, or where the outputs are no classes."""
+    if before is None or len(before) > 1 or before[0].ndim != 2 or before[0].shape[1] < 2:
+        return None
+    return float(np.mean(small.predict(sample, verbose=0).argmax(-1) == before[0].argmax(-1)))
 
 
 def _moment(item, one):
@@ -264,7 +283,8 @@ def _budgeted(items, tables, measured, targets, whole, skipped):
     chosen = by_budget(items, tables, measured, spare, limits)
     if chosen is None:
         reached = least(items, tables, spare)
-        told = ", ".join(f"{name}: {limits[name]:,.0f} asked, {reached[name]:,} at least" for name in limits)
+        told = ", ".join(f"{name}: {limits[name]:,.0f} asked{'' if targets[name] < 1 else ' (a share is below 1)'}, "
+                         f"{reached[name]:,} at least" for name in limits)
         raise ValueError(f"Factors can't meet the target: {told}. Ask for more, give other kinds, or remove filters, "
                          "too (prune_filters).")
     return chosen

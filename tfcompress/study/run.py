@@ -128,7 +128,10 @@ def _config_of(folder: Path) -> StudyConfig:
     for name in ("config.json", "rows.jsonl"):
         if not (folder / name).exists():
             raise ValueError(f"Expected the folder of a study that has rows. Received: {folder}, which has no {name}.")
-    return StudyConfig.from_dict(json.loads((folder / "config.json").read_text()))
+    found = json.loads((folder / "config.json").read_text())
+    if "control" not in found:
+        raise ValueError(f"{folder} is of another kind of study. Expected the folder of a `tfcompress study`.")
+    return StudyConfig.from_dict(found)
 
 
 def _make_all(config, folder, workers, ray, progress, bar) -> None:
