@@ -30,6 +30,9 @@ TUNE = dict(learning_rate=1e-3, warmup=0.05)  # batch norm is folded by now
 def main(options) -> None:
     folder = Path(options.folder)
     config = StudyConfig.from_dict(json.loads((folder / "config.json").read_text()))
+    store = Store(RESULTS, key=("study", "net"))
+    if (config.name, options.net) in store:
+        raise SystemExit(f"{RESULTS} has a row of {config.name}, {options.net}: remove it to train again.")
     splits, seed = read_data(config), config.seed
     teacher = keras.models.load_model(folder / "control.keras", compile=False)
     data, calibration = (splits.x_train, splits.y_train), splits.x_train[:500]
@@ -67,7 +70,7 @@ def main(options) -> None:
     path = folder / "student.tflite"
     file.save(path)
     print("Report:", add_to_study(folder, {"student": path}, "distilled, factorised, filter-pruned, int8"))
-    Store(RESULTS, key=("study", "net")).append(row)
+    store.append(row)
 
 
 if __name__ == "__main__":

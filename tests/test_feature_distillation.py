@@ -110,15 +110,18 @@ def test_discriminator_and_student_pull_apart(data):
     judged = distiller.fit(data[0], epochs=30, verbose=0).history["adversarial"]
     assert judged[-1] > judged[0]                                  # surer that the student is the student
     assert all(np.array_equal(a, b) for a, b in zip(before, student.get_weights(), strict=True))
+    judge = [w.copy() for w in distiller.terms[0].judge.get_weights()]
     x = data[0]
     import tensorflow as tf
     with tf.GradientTape() as tape:
-        distiller(x, training=True)
+        y = distiller(x, training=True)
         fooled, _ = distiller.terms[0](teacher_average(teacher, x), distiller._taps[0][1].take())
     grads = tape.gradient(fooled, [v.value for v in distiller.trainable_variables])
     names = [v.path for v in distiller.trainable_variables]
     for name, grad in zip(names, grads, strict=True):
         assert (grad is None) == (("discriminator" in name) or ("logits" in name)), name
+    assert y is not None and all(np.array_equal(a, b) for a, b in zip(
+        judge, distiller.terms[0].judge.get_weights(), strict=True))
 
 
 def teacher_average(teacher, x):

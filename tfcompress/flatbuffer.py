@@ -69,10 +69,14 @@ class Graph:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
 
+    def maker(self, index: int) -> Op | None:
+        """The operation that gives a tensor; None for an input or a constant."""
+        return next((op for op in self.ops if index in op.outputs), None)
+
     def origin(self, index: int) -> Tensor:
         """The tensor that another is only another form of, through DEQUANTIZE and DENSIFY, and for quantized constants
         through PRELU, CAST and a GATHER by them; else the tensor itself."""
-        maker = next((op for op in self.ops if index in op.outputs), None)
+        maker = self.maker(index)
         if maker is not None and maker.name in DECODERS:
             found = self.origin(maker.inputs[DECODERS[maker.name]])
             if maker.name in ("DEQUANTIZE", "DENSIFY") or (found.quantized and found.data is not None):

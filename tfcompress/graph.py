@@ -190,6 +190,13 @@ def call(node, tensors, layer=None):
     tensors.update(dict(zip(node.outputs, results, strict=True)))
 
 
+def batches(x, size):
+    """The samples of an array, or of a structure of arrays, so many at a time."""
+    flat = [np.asarray(array) for array in keras.tree.flatten(x)]
+    for start in range(0, len(flat[0]), size):
+        yield keras.tree.pack_sequence_as(x, [array[start:start + size] for array in flat])
+
+
 def _ordered(layer, args, kwargs):
     """Tensors given by keyword by position, as far as they go: a dict would be read in the order of its names."""
     args, kwargs = list(args), dict(kwargs)

@@ -56,14 +56,10 @@ def _hidden_batch(op: Op, graph: Graph) -> int:
     """Times that a dynamic batch, stored as 1, really has: a dilated convolution sees one map for each of its steps."""
     if op.name not in ("CONV_2D", "DEPTHWISE_CONV_2D") or graph.tensors[op.inputs[0]].shape[0] != 1:
         return 1
-    before = _producer(op.inputs[0], graph)
+    before = graph.maker(op.inputs[0])
     while before is not None and before.name in ("RESHAPE", "EXPAND_DIMS"):  # a 1-D convolution is one of height 1
-        before = _producer(before.inputs[0], graph)
+        before = graph.maker(before.inputs[0])
     if before is None or before.name != "SPACE_TO_BATCH_ND":
         return 1
     block = graph.tensors[before.inputs[1]].data
     return 1 if block is None else math.prod(int(n) for n in block.reshape(-1))
-
-
-def _producer(tensor: int, graph: Graph) -> Op | None:
-    return next((op for op in graph.ops if tensor in op.outputs), None)

@@ -6,6 +6,7 @@ from keras import ops
 
 from tfcompress.distillation.losses import HEADS, head_of, recover_logits, soft_targets
 from tfcompress.distillation.terms import terms_of
+from tfcompress.graph import batches
 from tfcompress.model import plain_twin
 
 
@@ -119,12 +120,10 @@ class Distiller(keras.Model):
 
         The teacher then runs once a sample, not once an epoch. Only for samples that stay as they are: no augmentation.
         """
-        several, parts = keras.tree.is_nested(x) and len(self.student.inputs) > 1, []
+        several, parts = len(getattr(self.student, "inputs", None) or ()) > 1, []
         x = keras.tree.map_structure(np.asarray, x) if several else np.asarray(x)
-        for start in range(0, len(keras.tree.flatten(x)[0]), batch_size):
-            stop = start + batch_size
-            taught = self._taught(keras.tree.map_structure(
-                lambda a, start=start, stop=stop: ops.convert_to_tensor(a[start:stop]), x))
+        for part in batches(x, batch_size):
+            taught = self._taught(keras.tree.map_structure(ops.convert_to_tensor, part))
             parts.append([None if one is None else ops.convert_to_numpy(one) for one in taught])
         whole = [np.concatenate(part) for part in zip(*parts, strict=True) if part[0] is not None]
         return {"inputs": x, "taught": whole}
@@ -254,13 +253,11 @@ def _check_models(student, teacher, soft):
 
 
 def _check_inputs(student, teacher, view):
-    shapes = [getattr(model, "input_shape", None) if getattr(model, "built", False) else None
-              for model in (student, teacher)]
-    if view is not None or not all(isinstance(shape, tuple) and all(
-            isinstance(n, (int, type(None))) for n in shape) for shape in shapes):
+    inputs = [getattr(model, "inputs", None) or () for model in (student, teacher)]     # none of a subclassed model
+    if view is not None or [len(own) for own in inputs] != [1, 1]:
         return
-    if len(shapes[0]) != len(shapes[1]) or any(None not in pair and pair[0] != pair[1] for pair
-                                                   in zip(*shapes, strict=True)):
+    shapes = [tuple(own[0].shape) for own in inputs]
+    if len(shapes[0]) != len(shapes[1]) or any(a != b for a, b in zip(*shapes, strict=True) if None not in (a, b)):
         raise ValueError("Without `view` student and teacher take the same input. Received: a student of "
                          f"{shapes[0]}, a teacher of {shapes[1]}. view=function makes the student's input of the "
                          "teacher's; for smaller images see tfcompress.resolution_aware.")

@@ -11,10 +11,14 @@ from tfcompress.wrapper import read
 
 def embedding_of(model):
     """The net in front of a ``MarginSoftmax`` head: what is exported and compared by cosine."""
+    return keras.Model(model.inputs, _head(model).input, name=f"{model.name}_embedding")
+
+
+def _head(model):
     if not isinstance(model.layers[-1], MarginSoftmax):
         raise ValueError(f"Expected a model that ends in MarginSoftmax. '{model.name}' ends in "
                          f"{type(model.layers[-1]).__name__}.")
-    return keras.Model(model.inputs, model.layers[-1].input, name=f"{model.name}_embedding")
+    return model.layers[-1]
 
 
 def representation_stage(student, teacher):
@@ -33,7 +37,7 @@ def classification_stage(student, teacher, *, temperature=4.0, alpha=0.5, beta=1
     ``margin loss + alpha * T**2 * KL + beta * representation``; the KL divergence is that of the cosines, not of the
     scaled logits. The head starts as the teacher's classifier where embeddings are of one size.
     """
-    head = teacher.layers[-1]
+    head = _head(teacher)
     own = MarginSoftmax(head.classes, head.scale, name="margin_head")
     model = keras.Model(student.inputs, own(student.outputs[0]), name=f"{student.name}_classifier")
     if own.kernel.shape == head.kernel.shape:
@@ -77,7 +81,7 @@ def two_stage(student, teacher, data, *, epochs=(10, 10), learning_rate=1e-3, ba
 
 
 def _checked(teacher, data):
-    classes = embedding_of(teacher) and teacher.layers[-1].classes
+    classes = _head(teacher).classes
     if not (isinstance(data, (tuple, list)) and len(data) == 2 and len(data[0]) == len(data[1])):
         raise ValueError("`data` is (x, y), samples and as many class numbers. Received: "
                          f"{type(data).__name__} of {len(data)}.")

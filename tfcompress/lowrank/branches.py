@@ -76,7 +76,6 @@ def replace_by_branches(graph, layer, parts, taken):
     first = factor(layer, "svd", parts[:2], 0, shape, names["factor1"])
     second = factor(layer, "svd", parts[:2], 1, first.compute_output_shape(shape), names["factor2"])
     sparse = factor(layer, "svd", parts[2:], 0, shape, names["sparse"], read(layer.bias) if layer.use_bias else None)
-    second.activity_regularizer = sparse.activity_regularizer = None        # it is of the sum
     total = L.Add(name=name if linear else names["sum"], dtype=layer.dtype_policy)
     last = None if linear else L.Activation(layer.activation, name=name, dtype=layer.dtype_policy)
     (last or total).activity_regularizer = layer.activity_regularizer

@@ -222,16 +222,18 @@ def _run(model, target, rank, x, kinds, fit, round_to, folder):
     items, skipped, macs, parameters = found(graph)
     sample = None if x is None else keras.tree.map_structure(lambda a: np.asarray(a)[:_SAMPLES], x)
     known = {} if x is None else moments(graph, items, sample)
+    before = None if x is None else outputs(graph, sample)
     second = {item: _moment(item, one) for item, one in known.items()}
     tables = {item: options(item, kinds, second.get(item), round_to) for item in items} if rank == "budget" else {}
-    measured = _sensitivities(graph, model, items, tables, second, sample, folder) if x is not None and tables else {}
+    measured = {}
+    if x is not None and tables:
+        measured = _sensitivities(graph, model, items, tables, second, sample, before, folder)
     if rank == "budget":
         chosen = _budgeted(items, tables, measured, _targets(target), (macs, parameters), skipped)
     else:
         chosen = by_rule(items, kinds, rank, target, second, round_to)
     chosen = {item: settled(item, one, second.get(item)) for item, one in chosen.items()}
     layers = tuple(_row(item, chosen.get(item), measured.get(item)) for item in items)
-    before = None if x is None else outputs(graph, sample)
     path = folder / "factorized.keras" if folder else None
     if path and path.exists():
         small = load(path, model)
@@ -257,12 +259,12 @@ def _moment(item, one):
     return one.covariance if item.biased else one.second
 
 
-def _sensitivities(graph, model, items, tables, second, x, folder):
+def _sensitivities(graph, model, items, tables, second, x, before, folder):
     """``{item: change of the outputs by share lost}``, each written down when it is known."""
     store = Store(folder / "sensitivity.jsonl", key=("name",)) if folder else None
     measured = {row["name"]: row["sensitivity"] for row in store.read()} if store else {}
     missing = [item for item in items if tables[item] and item.name not in measured]
-    before, head = outputs(graph, x) if missing else None, head_kind(model)
+    head = head_kind(model)
     for item in track(missing, "sensitivity by layer", transient=True):
         measured[item.name] = sensitivity(graph, item, probe(tables, item), second.get(item), x, before, head)
         if store:

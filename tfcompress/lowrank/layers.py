@@ -22,8 +22,8 @@ def chain(layer, kind, arrays, input_shape, taken=()):
     for i in range(len(arrays)):
         last = i == len(arrays) - 1
         name = layer.name if last else free(f"{layer.name}_factor{i + 1}", taken)
-        made.append(factor(layer, kind, arrays, i, shape, name, bias if last else None,
-                           layer.activation if last else None))
+        own = (bias, layer.activation, layer.activity_regularizer) if last else ()
+        made.append(factor(layer, kind, arrays, i, shape, name, *own))
         shape = made[-1].compute_output_shape(shape)
     return made
 
@@ -34,11 +34,12 @@ def free(name, taken):
     return next(one for one in (name, *numbers) if one not in taken)
 
 
-def factor(layer, kind, arrays, i, shape, name, bias=None, activation=None):
-    """One of the factors, a built layer of that name; the last one has what regularises bias and output, too."""
-    config = _config(layer, kind, arrays, i) | {"use_bias": bias is not None, "activation": activation, "name": name}
-    if i == len(arrays) - 1:
-        config |= {"bias_regularizer": layer.bias_regularizer, "activity_regularizer": layer.activity_regularizer}
+def factor(layer, kind, arrays, i, shape, name, bias=None, activation=None, activity_regularizer=None):
+    """One of the factors, a built layer of that name."""
+    config = _config(layer, kind, arrays, i) | {"use_bias": bias is not None, "activation": activation, "name": name,
+                                                "activity_regularizer": activity_regularizer}
+    if bias is not None:
+        config["bias_regularizer"] = layer.bias_regularizer
     if kind == "cp" and 0 < i < len(arrays) - 1:
         config["depthwise_regularizer"] = config.pop("kernel_regularizer")
         new = {L.Conv1D: L.DepthwiseConv1D, L.Conv2D: L.DepthwiseConv2D}[type(layer)](**config)

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcompress.copies import from_own_config
-from tfcompress.graph import call
+from tfcompress.graph import batches, call
 from tfcompress.lowrank.items import CONVOLUTIONS
 
 L = keras.layers
@@ -80,13 +80,6 @@ def moments(graph, items, x, batch=16, seed=0):
                     sums.setdefault(item, _Sum()).add(rows[chosen])
             call(node, tensors)
     return {item: total.moments() for item, total in sums.items()}
-
-
-def batches(x, size):
-    """The samples of an array, or of a structure of arrays, so many at a time."""
-    flat = [np.asarray(array) for array in keras.tree.flatten(x)]
-    for start in range(0, len(flat[0]), size):
-        yield keras.tree.pack_sequence_as(x, [array[start:start + size] for array in flat])
 
 
 class _Sum:

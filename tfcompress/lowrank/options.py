@@ -157,8 +157,9 @@ def settled(item, option, covariance=None):
 
 
 def ruled(item, kinds, rule, share=None, covariance=None, round_to=1):
-    """The option of the fewest MACs that a rule picks: "energy" (with its ``share``), "vbmf" or "ebic"; or ``None``.
+    """The option of the fewest MACs that a rule picks, or ``None``; what it loses is told once it is ``settled``.
 
+    Rules: "energy" (with its ``share``), "vbmf" and "ebic".
     A rule that finds rank 0, nothing but noise, leaves the kernel whole; so does a sparse branch of no weights.
     """
     made = []
@@ -172,7 +173,7 @@ def ruled(item, kinds, rule, share=None, covariance=None, round_to=1):
             one = _option(item, kind, tuple(_rounded_up(rank, round_to, len(values))
                                             for rank, (values, _) in zip(ranks, spectra, strict=True)))
         made += [one] if all(one.ranks) and saves(item, one) else []
-    return min(_with_errors(item, made, covariance), key=lambda one: one.macs, default=None)
+    return min(made, key=lambda one: one.macs, default=None)
 
 
 def _rounded_up(rank, round_to, most):
@@ -199,10 +200,7 @@ def _with_errors(item, made, covariance, tucker=None):
         else:
             product = _products(item, kind)
         for one in (one for one in made if one.kind == kind):
-            if one.arrays:
-                error = lost(item, joined(kind, one.arrays, item.kernel.shape), covariance)
-            else:
-                error = table[one.ranks] if product is None else lost(item, product(one.ranks), covariance)
+            error = table[one.ranks] if product is None else lost(item, product(one.ranks), covariance)
             found.append(replace(one, error=float(error)))
     return found
 

@@ -5,10 +5,11 @@ import math
 import numpy as np
 
 from tfcompress.distillation.losses import head_of, recover_logits, soft_targets
+from tfcompress.graph import batches
 from tfcompress.layout import kernels
-from tfcompress.lowrank.moments import batches
 from tfcompress.lowrank.options import factors, joined, ruled
 from tfcompress.programme import choose
+from tfcompress.pruning.targets import compiled_loss, loss_name
 from tfcompress.wrapper import read
 
 BYTES = 4  # of a float32 weight
@@ -82,8 +83,7 @@ def sensitivity(graph, item, option, covariance, x, before, head):
     """Change of the model's outputs by the share that is lost, where this item alone is factorised.
 
     Mean KL divergence of the classes where the head tells them (softmax, sigmoid, or logits compiled with a
-    cross-entropy), else relative squared error. ``before`` are the
-    ``outputs`` of the whole model for ``x``.
+    cross-entropy), else relative squared error. ``before`` are the ``outputs`` of the whole model for ``x``.
     """
     variable, _ = kernels(item.layer)[item.key]
     whole = read(variable)
@@ -106,9 +106,8 @@ def change(before, after, head):
 def head_kind(model):
     """What the one output of the model is; None where it is no classes, or nothing tells so."""
     head = head_of(model) if len(model.outputs) == 1 and model.outputs[0].shape[-1] != 1 else None
-    loss = getattr(model, "loss", None)
-    told = loss if isinstance(loss, str) else getattr(loss, "name", getattr(loss, "__name__", ""))
-    return None if head == "logits" and "crossentropy" not in str(told) else head
+    told = loss_name(compiled_loss(model).get("loss"))
+    return None if head == "logits" and "crossentropy" not in told else head
 
 
 def outputs(graph, x, batch=64):

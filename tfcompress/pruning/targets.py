@@ -22,7 +22,7 @@ def fitting_labels(loss, y, shape):
     """
     if len(keras.tree.flatten(loss)) != 1 or len(keras.tree.flatten(y)) != 1 or len(shape) < 2 or shape[-1] == 1:
         return y
-    name = _name(loss)
+    name = loss_name(loss)
     rest, place = tuple(np.shape(y)[1:]), tuple(shape[1:-1])
     one_hot = len(rest) == len(shape) - 1 and rest[-1] == shape[-1]
     if name.startswith("categorical_") and not one_hot and len(rest) - len(place) in (0, 1):
@@ -41,7 +41,7 @@ def check_labels(model, y):
         if labels.dtype.kind not in "biuf":
             raise ValueError(f"y holds numbers. Received: {labels.dtype} such as {labels.ravel()[0]!r}.")
     shape, loss = model.outputs[0].shape, compiled_loss(model).get("loss")
-    if len(model.outputs) > 1 or _name(loss) != "sparse_categorical_crossentropy":
+    if len(model.outputs) > 1 or loss_name(loss) != "sparse_categorical_crossentropy":
         return
     flat = keras.tree.flatten(loss)[0]
     ignored = getattr(flat, "ignore_class", None), getattr(flat, "_fn_kwargs", {}).get("ignore_class")
@@ -52,7 +52,7 @@ def check_labels(model, y):
                          f"{numbers.min():g} to {numbers.max():g}.")
 
 
-def _name(loss):
+def loss_name(loss):
     """Name of the one loss of a model; "" where there are several."""
     flat = keras.tree.flatten(loss)
     known = keras.losses.get(flat[0]) if len(flat) == 1 and flat[0] is not None else None

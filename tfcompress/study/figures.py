@@ -1,9 +1,8 @@
 """The report's charts as plain plotly dictionaries (data and layout), so that one script tag draws them all."""
 
-import re
-
 from android_bench.result import Result
 from android_bench.stats import pareto
+from tfcompress.study.grid import SECOND_SIX, cells
 
 FAMILIES = {  # the legend, in the order of the grid: colour and marker
     "control": ("#111827", "diamond"),
@@ -13,6 +12,7 @@ FAMILIES = {  # the legend, in the order of the grid: colour and marker
     "quantized, then pruned": ("#9333ea", "triangle-down"),
     "your own": ("#db2777", "star"),
 }
+CELLS = {cell.id for second_six in SECOND_SIX for cell in cells(second_six)}
 FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12, "color": "#374151"}
 
 
@@ -22,7 +22,7 @@ def family(id: str) -> str:
     >>> family("C0"), family("P70"), family("Q8"), family("P70Q8"), family("Q8P70"), family("student")
     ('control', 'pruned', 'quantized', 'pruned, then quantized', 'quantized, then pruned', 'your own')
     """
-    if not re.fullmatch(r"C0|(P\d+)?(Q(AT)?\d+)?(P\d+)?(KD)?", id):
+    if id not in CELLS:
         return "your own"
     pruned, quantized = id.find("P"), id.find("Q")
     if pruned < 0:
