@@ -25,6 +25,11 @@ def _plain(method: str) -> str:
     return "half none" if method.startswith("half") else "none"
 
 
+def _place(rows: list[dict]):
+    method = rows[0]["method"]
+    return method.startswith("half"), method != _plain(method), -sum(row["accuracy"] for row in rows) / len(rows)
+
+
 def line(rows: list[dict], every: list[dict]) -> str:
     first, found = rows[0], gains(rows, every)
     own = first["method"] == _plain(first["method"])
@@ -35,14 +40,14 @@ def line(rows: list[dict], every: list[dict]) -> str:
 
 
 def table(rows: list[dict]) -> str:
-    """The teacher's line, then one a method, in the order in which they were run."""
+    """The teacher's line; no teacher, then the methods, the best first; the same with images of half the size."""
     teachers = list({row["seed"]: row for row in rows}.values())
     accuracy = mean(teachers, 2, lambda row: 100 * row["teacher"], True)
     lines = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
     lines.append(f"| the teacher itself | {len(teachers)} | {accuracy} |  | {teachers[0]['teacher_parameters']:,} | "
                  f"{teachers[0]['teacher_macs']:,} |  |  |")  # fmt: skip
-    for method in dict.fromkeys(row["method"] for row in rows):
-        lines.append(line([row for row in rows if row["method"] == method], rows))
+    found = [[row for row in rows if row["method"] == method] for method in {row["method"]: None for row in rows}]
+    lines += [line(group, rows) for group in sorted(found, key=_place)]
     return "\n".join(lines) + "\n"
 
 

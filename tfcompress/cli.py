@@ -1,5 +1,6 @@
 """``tfcompress COMMAND ...``: finds the command, and turns what it raises into one line and an exit code."""
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -64,6 +65,7 @@ def main(argv=None):
         print(f"error: unknown command {argv[0]!r}. Known: {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)      # else it warns of retracing where many nets are run
     if not Path("/dev/nvidia0").exists():
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")      # else TensorFlow reports that it found no GPU
     try:
