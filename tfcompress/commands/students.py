@@ -19,8 +19,9 @@ def students_command(argv):
     flags.DEFINE_string("folder", None, "where files and rows go; the same command goes on from there (default: "
                         "runs/students/PRESET)", flag_values=values)
     (name,) = parse(values, argv, "students PRESET --budget 0.1 --scalings width,depth,balanced", 1,
-                    "PRESET: digits, ecg (hours on 2 cores), tiny (2 minutes: tries the machinery, its accuracies mean "
-                    "nothing). A folder takes more seeds, scalings and blocks later.")
+                    "PRESET: digits or ecg (hours on 2 cores: begin with --seeds 0 --blocks basic), tiny (2 minutes: "
+                    "tries the machinery, its accuracies mean nothing). A report after each seed; a folder takes "
+                    "more seeds, scalings and blocks later.")
     given = {flag: values[flag].value for flag in ("budget", "scalings", "blocks", "seeds")}
     given = {flag: tuple(value) if isinstance(value, list) else value for flag, value in given.items()
              if value is not None}
