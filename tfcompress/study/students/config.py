@@ -142,7 +142,7 @@ PRESETS = {
     "tiny": dataclasses.replace(
         _DIGITS,
         name="tiny",
-        title="Tiny study of students, for tests",
+        title="Tiny study of students, to try the machinery: its accuracies mean nothing",
         recipe=Recipe(epochs=1, batch_size=25, learning_rate=5e-3),
         stage_blocks=(2,),
         stage_channels=(24,),
