@@ -1,6 +1,7 @@
 """The rows of table_distill.py as tables: in scripts/results/table_distill.md, and in the README."""
 
 from pathlib import Path
+from statistics import fmean
 
 from readme_tables import into_readme
 from table_pruning_rows import mean
@@ -27,7 +28,7 @@ def _plain(method: str) -> str:
 
 def _place(rows: list[dict]):
     method = rows[0]["method"]
-    return method.startswith("half"), method != _plain(method), -sum(row["accuracy"] for row in rows) / len(rows)
+    return method.startswith("half"), method != _plain(method), -fmean(row["accuracy"] for row in rows)
 
 
 def line(rows: list[dict], every: list[dict]) -> str:
@@ -46,7 +47,8 @@ def table(rows: list[dict]) -> str:
     lines = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
     lines.append(f"| the teacher itself | {len(teachers)} | {accuracy} |  | {teachers[0]['teacher_parameters']:,} | "
                  f"{teachers[0]['teacher_macs']:,} |  |  |")  # fmt: skip
-    found = [[row for row in rows if row["method"] == method] for method in {row["method"]: None for row in rows}]
+    methods = {row["method"] for row in rows}
+    found = [[row for row in rows if row["method"] == method] for method in methods]
     lines += [line(group, rows) for group in sorted(found, key=_place)]
     return "\n".join(lines) + "\n"
 
