@@ -23,6 +23,7 @@ ORDER = [
     ["conversion", "convert"],
     ["macs", "gpu", "measure", "inspect", "diff", "study.verdict", "gains"],
     ["cut", "budget", "search", "mixed"],
+    ["data_free"],
     ["datasets", "zoo", "stages", "recipes", "training"],
     ["study"],
     ["commands"],

@@ -51,6 +51,8 @@ _HOME = {
     "freeze_ranges": "quantization.aware",
     "from_tf_keras": "legacy",
     "mixed_precision": "mixed",
+    "OneClick": "data_free.click",
+    "one_click": "data_free.click",
     "payoff": "gains",
     "prune_filters": "budget",
     "quantize_activations": "quantization.activations",

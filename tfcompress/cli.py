@@ -10,12 +10,14 @@ from tfcompress.commands.factors import factorize_command
 from tfcompress.commands.files import diff_command, evaluate_command, inspect_command, payoff_command
 from tfcompress.commands.filters import prune_filters_command, shrink_command
 from tfcompress.commands.mixed import mixed_command
+from tfcompress.commands.one_click import one_click_command
 from tfcompress.commands.storage import pack_command, unpack_command
 from tfcompress.commands.students import students_command
 from tfcompress.commands.study import add_command, data_command, report_command, study_command
 
 USAGE = """tfcompress: from a Keras model to a small, fast, verified .tflite
 
+  tfcompress one-click MODEL                 small or fast in seconds, without data: file, packed file, report
   tfcompress convert MODEL -o FILE.tflite    convert, and check the result on both runtimes
   tfcompress inspect FILE.tflite             ops, dtypes, bytes, zeros, levels, MACs, GPU refusals
   tfcompress evaluate FILE.tflite --data x.npz   accuracy, macro-F1 and recalls of the file itself
@@ -36,6 +38,7 @@ USAGE = """tfcompress: from a Keras model to a small, fast, verified .tflite
 'tfcompress COMMAND --help' shows a command's flags."""
 
 COMMANDS = {
+    "one-click": one_click_command,
     "convert": convert_command,
     "inspect": inspect_command,
     "evaluate": evaluate_command,

@@ -69,14 +69,14 @@ def pack(model) -> bytes:
     return packing(model).content
 
 
-def packing(model) -> Packing:
-    """`pack`, with how each tensor is stored and the entropy bound."""
+def packing(model, *, fast: bool = False) -> Packing:
+    """`pack`, with how each tensor is stored and the entropy bound; `fast` leaves out what takes long for a few %."""
     content = flatbuffer.content_of(model)
     try:
         found = segments(content)
     except flatbuffer.DAMAGE as error:
         raise flatbuffer.damaged(content, error, model) from None
-    plans, forms = _plans(content, found)
+    plans, forms = _plans(content, found, fast)
     packed = _assemble(content, found, plans)
     return Packing(packed, len(content), tuple(map(_listed, found, plans, forms)))
 
@@ -87,7 +87,7 @@ def _listed(segment: Segment, plan: tensors.Plan, form) -> PackedTensor:
     return PackedTensor(segment.name, segment.dtype, segment.shape, segment.length, plan.name, plan.size, bound)
 
 
-def _plans(content: bytes, found: list[Segment]) -> tuple[list[tensors.Plan], list]:
+def _plans(content: bytes, found: list[Segment], fast: bool) -> tuple[list[tensors.Plan], list]:
     """For each tensor the plan that takes the fewest bytes, and its codes (None: too many values).
 
     Those with few codes are offered to the context model.
@@ -95,10 +95,10 @@ def _plans(content: bytes, found: list[Segment]) -> tuple[list[tensors.Plan], li
     best, forms = [], []
     for segment in found:
         raw = np.frombuffer(content, np.uint8, segment.length, segment.start)
-        plans = tensors.plans(raw, segment.bits, segment.shape, segment.dtype)
+        plans = tensors.plans(raw, segment.bits, segment.shape, segment.dtype, repeated=not fast)
         best.append(min(plans, key=lambda plan: plan.size))
         forms.append(best[-1].form or next((plan.form for plan in plans if plan.form), None))
-    budget, tried = weight_model.MOST_DECISIONS, set()
+    budget, tried = 0 if fast else weight_model.MOST_DECISIONS, set()
     for i in sorted(range(len(best)), key=lambda i: found[i].length):
         form = forms[i]
         if form and 1 < len(form.alphabet) <= weight_model.MOST_KINDS:

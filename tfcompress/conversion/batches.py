@@ -1,5 +1,7 @@
 """A list of batches ``[{name: array}, ...]`` in one ``.npz`` file, on its way to or from the child process."""
 
+import json
+
 import numpy as np
 
 
@@ -23,3 +25,9 @@ def load_batches(path):
             index, name = key.split("/", 1)
             batches.setdefault(int(index), {})[name] = file[key]
     return [batches[index] for index in sorted(batches)]
+
+
+def save_ranges(path, ranges):
+    """Write ``{tensor name: [low, high]}`` as ``recipe.calibration_ranges`` reads it."""
+    with open(path, "w") as file:
+        json.dump(ranges, file)

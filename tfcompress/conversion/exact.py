@@ -32,13 +32,13 @@ def choices(content, *, fast=False, keep_float=()):
     file, found = flatbuffer.read(content), {}
     for weight in weights(file):
         tensor = weight.tensor
-        if tensor.dtype != "float32" or tensor.sparse or not _may_change(file, tensor, keep_float):
+        if tensor.dtype != "float32" or tensor.sparse or not may_change(file, tensor, keep_float):
             continue
         found[tensor.buffer] = f"{weight.op} {tensor.name.split(';')[-1]}", forms(tensor.data, fast)
     return found
 
 
-def _may_change(file, tensor, keep_float):
+def may_change(file, tensor, keep_float):
     """No input or output of a graph, always of one shape, and read by no operation that must stay float."""
     for graph in file.graphs:
         same = [other.index for other in graph.tensors if other.buffer == tensor.buffer]

@@ -77,7 +77,8 @@ def _has_data(model, tensor):
 
 def _is_large(model, tensor, elements=1024):
     data = model.buffers[tensor.buffer].data
-    return _TYPES[tensor.type] == "FLOAT32" and data is not None and len(data) >= 4 * elements
+    several = tensor.shape is not None and len(tensor.shape) > 1  # a vector is a bias
+    return _TYPES[tensor.type] == "FLOAT32" and several and data is not None and len(data) >= 4 * elements
 
 
 def operation(model, op):

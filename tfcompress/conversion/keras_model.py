@@ -56,7 +56,7 @@ def export(source, folder):
         model = bake_aware(model)
 
     def serve(*arrays):
-        return _named(names, model(tf.nest.pack_sequence_as(_structure(model), list(arrays)), training=False))
+        return _named(names, model(tf.nest.pack_sequence_as(structure(model), list(arrays)), training=False))
 
     function = tf.function(serve, autograph=False).get_concrete_function(*specifications(source))
     module = tf.Module()
@@ -86,7 +86,7 @@ def reference(source, batches):
     model, names, results = source.value, output_names(source.value), []
     for group in _runs_together(batches, model.inputs[0].shape[0] is None):
         arrays = [tf.constant(np.concatenate([batch[name] for batch in group])) for name in source.input_names]
-        named = _named(names, model(tf.nest.pack_sequence_as(_structure(model), arrays), training=False))
+        named = _named(names, model(tf.nest.pack_sequence_as(structure(model), arrays), training=False))
         sizes = np.cumsum([len(next(iter(batch.values()))) for batch in group])[:-1]
         parts = {name: np.split(value.numpy(), sizes) for name, value in named.items()}
         results += [{name: part[i] for name, part in parts.items()} for i in range(len(group))]
@@ -112,7 +112,7 @@ def _named(names, values):
     return dict(zip(names, tf.nest.flatten(values), strict=True))
 
 
-def _structure(model):
+def structure(model):
     structure = getattr(model, "_inputs_struct", None)
     if structure is not None:
         return structure

@@ -9,6 +9,7 @@ from ai_edge_litert import schema_py_generated as schema
 from litert_quantizer import calibrator, qtyping, quantizer, recipe_manager
 from litert_quantizer.utils import qsv_utils, tfl_flatbuffer_utils
 
+from tfcompress.conversion.batches import save_ranges
 from tfcompress.conversion.worker import InputError
 
 SIGNATURE = "serving_default"
@@ -92,8 +93,7 @@ def calibrate(content, batches, output):
     ranges = {
         name: [float(np.min(v["min"])), float(np.max(v["max"]))] for name, v in engine.get_model_qsvs().items() if v
     }
-    with open(output, "w") as file:
-        json.dump(ranges, file)
+    save_ranges(output, ranges)
 
 
 def calibration_ranges(path, precision):

@@ -27,15 +27,16 @@ class Plan:
     decisions: tuple[np.ndarray, np.ndarray] | None = None  # of a mixed one, and their probabilities
 
 
-def plans(raw: np.ndarray, bits: int, shape: tuple[int, ...], dtype: str) -> list[Plan]:
-    """Every way but the mixed one to store a tensor's bytes (uint8), of symbols of so many `bits`."""
+def plans(raw: np.ndarray, bits: int, shape: tuple[int, ...], dtype: str, repeated: bool = True) -> list[Plan]:
+    """Every way but the mixed one to store a tensor's bytes (uint8), of symbols of so many `bits`; LZMA if `repeated`.
+    """
     found = [Plan(1 + len(raw), "raw", lambda fields, payload: _write_raw(raw, fields, payload))]
     forms = symbols.forms(raw, bits, shape)
     for form in forms:
         found += [_dense(form), *_sparse(form)]
     if bits >= 16 and not any(form.width == bits for form in forms):
         found += [_planes(raw, bits // 8, dtype in _ROTATED), *_spread(raw, bits // 8, dtype in _ROTATED)]
-    if len(raw) <= REPEATED_BYTES:
+    if repeated and len(raw) <= REPEATED_BYTES:
         found.append(_repeated(raw, bits))
     return found
 

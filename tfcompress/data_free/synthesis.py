@@ -1,0 +1,162 @@
+"""Calibration inputs made from a trained network: its batch normalizations remember what they have seen.
+
+Inputs are changed by a few gradient steps until the batch means and variances in front of every BatchNormalization come
+near to its moving ones. ZeroQ (Cai et al., arXiv:2001.00281) and DeepInversion (Yin et al., arXiv:1912.08795) go all
+the way in hundreds of steps from white noise; from noise with the spectrum of pictures four steps go most of it.
+"""
+
+import contextlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfcompress.conversion import keras_model
+from tfcompress.data_free import prior
+
+RANGES = ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0), None)  # what inputs are usually scaled to; None: mean 0, deviation 1
+RATE = 0.05  # of Adam, in halves of the range
+WORK = 15e9  # multiply-accumulates that a synthesis may take
+FEWEST, MOST = 4, 64  # inputs
+STEPS = 4, 30
+EPSILON = 1e-3
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """Inputs and where they come from.
+
+    Attributes:
+        inputs: ``{input name: array}``, samples first.
+        limits: the range that was found or read from the model; None: mean 0, deviation 1, or no floats.
+        norms: how many batch normalizations the inputs were fitted to; 0: the model remembers nothing.
+        before, after: mean divergence (KL of normal distributions, nats a channel) from what they remember.
+    """
+
+    inputs: dict
+    limits: tuple | None
+    norms: int = 0
+    before: float | None = None
+    after: float | None = None
+
+    def __str__(self):
+        size = len(next(iter(self.inputs.values())))
+        if not self.norms:
+            return f"{size} inputs of noise: the model has no batch normalization that could say what it has seen"
+        scale = "of mean 0, deviation 1" if self.limits is None else f"in {self.limits[0]:g}..{self.limits[1]:g}"
+        return (f"{size} inputs {scale}, fitted to {self.norms} batch normalizations: divergence {self.before:.2f} -> "
+                f"{self.after:.2f} nats a channel")
+
+
+def synthesize(source, inputs, macs, seed=0):
+    """Inputs for a model.
+
+    Args:
+        source: a ``conversion.source.Source``; of files that aren't Keras models nothing but the inputs is known.
+        inputs: ``{name: Tensor}`` of what goes in.
+        macs: multiply-accumulates of one sample; they limit how many inputs are made, and the steps.
+        seed: the same seed, the same inputs.
+
+    Returns:
+        A ``Synthetic``.
+    """
+    layers, known = source.layers(), prior.limits_of(source.layers())
+    norms = [layer for layer in dict.fromkeys(layers) if type(layer).__name__ == "BatchNormalization"]
+    count, steps = _affordable(macs)
+    floats = all(np.dtype(spec.dtype).kind == "f" for spec in inputs.values())
+    floats = floats and not any(type(layer).__name__ == "Embedding" for layer in layers)
+    if not norms or source.kind != "keras":
+        return Synthetic(prior.draw(inputs, layers, count, known, seed), known)
+    run = _Divergence(source, norms)
+    if not floats:
+        x = prior.draw(inputs, layers, count, known, seed)
+        found = float(run(list(x.values())))
+        return Synthetic(x, known, len(norms), found, found)
+    tried = [known] if known else RANGES
+    few = [float(run(list(prior.draw(inputs, layers, 2, limits, seed).values()))) for limits in tried]
+    limits = tried[int(np.nanargmin(few))]
+    start = prior.draw(inputs, layers, count, limits, seed)
+    before, after, arrays = _descend(run, list(start.values()), limits, steps)
+    return Synthetic(dict(zip(start, arrays, strict=True)), limits, run.counted, before, after)
+
+
+def _affordable(macs):
+    """``(inputs, steps)``: more of both for small models.
+
+    >>> _affordable(1e3), _affordable(4e8), _affordable(6e9)
+    ((64, 30), (4, 3), (4, 0))
+    """
+    forwards = WORK / max(macs, 1.0)  # a step with its gradient takes three
+    count = int(np.clip(forwards / 3 / STEPS[0], FEWEST, MOST))
+    steps = int(forwards / 3 / count)
+    return count, 0 if steps < 1 else min(max(steps, 1), STEPS[1])
+
+
+class _Divergence:
+    """How far a batch's statistics are from those that the norms remember: mean KL divergence a channel, a tensor."""
+
+    def __init__(self, source, norms):
+        self.source, self.norms, self.counted = source, norms, len(norms)
+        self.goals = {id(norm): (norm.moving_mean.numpy(), norm.moving_variance.numpy() + EPSILON) for norm in norms}
+
+    def __call__(self, arrays):
+        import tensorflow as tf
+
+        model, found = self.source.value, []
+        with _recorded(self.norms) as seen:
+            arrays = [tf.convert_to_tensor(array) for array in arrays]
+            model(tf.nest.pack_sequence_as(keras_model.structure(model), arrays), training=False)
+        for norm, value in seen:
+            axis = norm.axis if isinstance(norm.axis, int) else norm.axis[0]
+            rank = len(value.shape)
+            mean, variance = tf.nn.moments(value, [at for at in range(rank) if at != axis % rank])
+            goal, spread = self.goals[id(norm)]
+            ratio = (variance + EPSILON) / spread
+            found.append(tf.reduce_mean(ratio + (mean - goal) ** 2 / spread - 1 - tf.math.log(ratio)) / 2)
+        self.counted = len({id(norm) for norm, _ in seen})
+        return tf.add_n(found) / len(found) if found else tf.constant(0.0)
+
+
+@contextlib.contextmanager
+def _recorded(norms):
+    """Within it, what goes into the layers is kept: a list of ``(layer, tensor)``."""
+    seen = []
+
+    def recording(norm, call):
+        def recorded(inputs, *args, **kwargs):
+            seen.append((norm, inputs))
+            return call(inputs, *args, **kwargs)
+
+        return recorded
+
+    for norm in norms:
+        object.__setattr__(norm, "call", recording(norm, norm.call))
+    try:
+        yield seen
+    finally:
+        for norm in norms:
+            object.__delattr__(norm, "call")
+
+
+def _descend(run, arrays, limits, steps):
+    """``(divergence before, after, the inputs changed)`` by Adam, kept within the limits."""
+    import keras
+    import tensorflow as tf
+
+    half = 1.0 if limits is None else (limits[1] - limits[0]) / 2
+    variables = [tf.Variable(array) for array in arrays]
+    optimizer, first, best = keras.optimizers.Adam(RATE * half, beta_1=0.8, beta_2=0.9), None, (np.inf, arrays)
+    for step in range(steps + 1):
+        with tf.GradientTape() as tape:
+            loss = run(variables)
+        value = float(loss)
+        first = value if first is None else first
+        if value < best[0]:
+            best = value, [variable.numpy() for variable in variables]
+        if step == steps or not np.isfinite(value):
+            break
+        gradients = tape.gradient(loss, variables)
+        optimizer.apply_gradients([(g, v) for g, v in zip(gradients, variables, strict=True) if g is not None])
+        if limits is not None:
+            for variable in variables:
+                variable.assign(tf.clip_by_value(variable, *limits))
+    return first, best[0], best[1]
