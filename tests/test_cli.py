@@ -89,6 +89,8 @@ def test_factorize(folder, capsys):
     (["convert", "nowhere.keras"], "nowhere.keras"),
     (["convert", "x.keras", "--precison", "int8"], "precison"),
     (["convert", "x.keras", "-o", "/nowhere/x.tflite"], "/nowhere"),
+    (["one-click", "nowhere.keras"], "nowhere.keras"),
+    (["one-click", "x.keras", "--target", "tiny"], "'small', 'fast', a ratio above 1"),
     (["inspect", "nowhere.tflite"], "nowhere.tflite"),
     (["evaluate", "x.tflite"], "--data is needed"),
     (["evaluate", "x.tflite", "--data", "nowhere.npz"], "nowhere.npz"),

@@ -38,8 +38,8 @@ USAGE = """tfcompress: from a Keras model to a small, fast, verified .tflite
 'tfcompress COMMAND --help' shows a command's flags."""
 
 COMMANDS = {
-    "one-click": one_click_command,
     "convert": convert_command,
+    "one-click": one_click_command,
     "inspect": inspect_command,
     "evaluate": evaluate_command,
     "diff": diff_command,

@@ -20,8 +20,8 @@ def one_click_command(argv):
     output = Path(values.output or f"{Path(given).with_suffix('')}_{values.target}.tflite")
     if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
         raise OSError(f"Can't write {output}: the folder {output.parent} does not exist or is read-only.")
-    from tfcompress.data_free.report import write_report
     from tfcompress.data_free.click import one_click
+    from tfcompress.data_free.report import write_report
     if Path(given).exists():
         with quiet():
             import keras  # noqa: F401

@@ -99,9 +99,15 @@ def _may_scale(graph, group):
         if op.options.fusedActivationFunction not in FREE:
             return False
         bias = op.inputs[2] if len(op.inputs) > 2 else -1
-        if bias >= 0 and (graph.tensors[bias].data is None or sum(bias in other.inputs for other in graph.ops) > 1):
+        if bias >= 0 and not _own_bias(graph, bias):
             return False
     return all(_tie_scales(graph, graph.ops[number]) for number in set(group.ties)) and _one_width(graph, group)
+
+
+def _own_bias(graph, bias):
+    """Whether a bias is a constant of this operation alone; zeros may be shared, as they stay zeros."""
+    data = graph.tensors[bias].data
+    return data is not None and (not data.any() or sum(bias in other.inputs for other in graph.ops) == 1)
 
 
 def _tie_scales(graph, op):
@@ -167,7 +173,7 @@ def _rescale(model, graph, group, scale):
         op = main.operators[number]
         depthwise = graph.ops[number].name == "DEPTHWISE_CONV_2D"
         _times(model, main.tensors[op.inputs[1]], 1 / scale, first=not depthwise)
-        if len(op.inputs) > 2 and op.inputs[2] >= 0:
+        if len(op.inputs) > 2 and op.inputs[2] >= 0 and graph.tensors[op.inputs[2]].data.any():
             _times(model, main.tensors[op.inputs[2]], 1 / scale)
     for number in dict.fromkeys(group.readers):
         _times(model, main.tensors[main.operators[number].inputs[1]], scale)
