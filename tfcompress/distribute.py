@@ -143,31 +143,31 @@ class Backup(keras.callbacks.Callback):
 
 
 def _variables(model):
-    return {v.path: v for v in (*model.variables, *model.optimizer.variables)}
+    return [*model.variables, *model.optimizer.variables]
 
 
 def _packed(model, epoch):
-    """The bytes of an ``.npz`` file of all variables."""
+    """The bytes of an ``.npz`` file of all variables, in their order."""
     file = io.BytesIO()
-    np.savez(file, epoch=epoch, **{f"={path}": read(v) for path, v in _variables(model).items()})
+    np.savez(file, epoch=epoch, **{f"{i} {v.path}": read(v) for i, v in enumerate(_variables(model))})
     return file.getvalue()
 
 
 def _unpacked(model, content, path):
     try:
         saved = dict(np.load(io.BytesIO(content)))
-    except (ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is no backup of Backup ({error}). Delete it to train from the start.") from error
+        epoch = int(saved.pop("epoch"))
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} was not written by Backup ({error}). Delete it to train from the start.") from error
     variables = _variables(model)
-    wanted = {f"={name}": tuple(v.shape) for name, v in variables.items()}
-    found = {name: value.shape for name, value in saved.items() if name != "epoch"}
-    if wanted != found:
-        other = sorted(name[1:] for name in wanted | found if wanted.get(name) != found.get(name))
-        raise ValueError(f"{path} is of another model or optimizer: they differ in {other[:3]}. Delete it to train "
-                         "from the start, or name another file.")
-    for name, variable in variables.items():
-        variable.assign(saved[f"={name}"])
-    return int(saved["epoch"])
+    wanted, found = [tuple(v.shape) for v in variables], [value.shape for value in saved.values()]
+    if wanted != found:                                  # names count up when a model is made twice in one process
+        raise ValueError(f"{path} is of another model or optimizer. Received: {len(found)} variables, {found[:4]} ...; "
+                         f"'{model.name}' has {len(wanted)}, {wanted[:4]} ... Delete it to train from the start, or "
+                         "name another file.")
+    for variable, value in zip(variables, saved.values(), strict=True):
+        variable.assign(value)
+    return epoch
 
 
 def _of_the_chief(content, strategy):
@@ -175,12 +175,14 @@ def _of_the_chief(content, strategy):
     if _task()[0] < 2:
         return content
 
+    def add(array):
+        replica = tf.distribute.get_replica_context()
+        own = tf.where(tf.equal(replica.replica_id_in_sync_group, 0), array, tf.zeros_like(array))
+        return replica.all_reduce(tf.distribute.ReduceOp.SUM, own)
+
     def total(array):                                    # the others add zeros: exact
-        def add():
-            replica = tf.distribute.get_replica_context()
-            own = array if replica.replica_id_in_sync_group == 0 else np.zeros_like(array)
-            return replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.constant(own))
-        return strategy.experimental_local_results(strategy.run(add))[0].numpy()
+        summed = tf.function(lambda own: strategy.run(add, args=(own,)))(tf.constant(array))
+        return strategy.experimental_local_results(summed)[0].numpy()
 
     size = int(total(np.array([len(content)], "int64"))[0])
     words = np.zeros(-(-size // 4), "int32")
