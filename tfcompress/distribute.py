@@ -15,8 +15,9 @@ the same weights. Ranges of quantization-aware training are those of all shares 
     if distribute.is_chief():
         tc.strip(model).save("small.keras")
 
-``batch_size`` counts the samples of all workers together. What looks at data (``calibrate``, or ``data`` of a
-``CompressionCallback``) must be given the same data on each.
+``batch_size`` counts the samples of all workers together; steps equal those of one process with that batch, but for a
+last batch that can't be shared evenly, whose samples then weigh a little differently. What looks at data
+(``calibrate``, or ``data`` of a ``CompressionCallback``) must be given the same data on each.
 """
 
 import io
@@ -76,8 +77,9 @@ def strategy(seed=0):
     tf_keras models may use it, too. One worker: ``MirroredStrategy`` over its GPUs, or nothing to distribute.
 
     Args:
-        seed: of all random numbers of Keras, numpy and TensorFlow, the same on each worker, so that they shuffle alike
-            and what is built outside the scope is the same. None leaves them alone.
+        seed: of all random numbers of Keras, numpy and TensorFlow, the same on each worker, so that what is built
+            outside the scope is the same, and arrays are shuffled alike: then the workers' shares make the whole batch.
+            (Keras shuffles them alike in each epoch, too.) None leaves them alone: seed them, then, or don't shuffle.
 
     Raises:
         RuntimeError: TensorFlow has worked already; a worker's first work must be to find the others.
@@ -103,8 +105,8 @@ class Backup(keras.callbacks.Callback):
     """Saves all that ``fit`` goes on from, after every ``every``-th epoch; ``restore`` puts it back.
 
     That is: weights, masks, duals, ranges, seeds, and the optimizer's variables with its step, bit by bit. A run that
-    was killed and begun again ends like one that was not, if the order of its data depends on the epoch alone
-    (``shuffle=False``, or a dataset that you shuffle by epoch). Other callbacks start anew.
+    was killed and begun again ends like one that was not, if the order of its data depends on the epoch alone: that of
+    arrays does, as ``strategy`` seeds their shuffling. Other callbacks start anew.
 
     Args:
         path: of one ``.npz`` file, written by the chief alone, to a temporary name that is then renamed. It stays when
@@ -131,7 +133,7 @@ class Backup(keras.callbacks.Callback):
         Raises:
             ValueError: the model is not compiled, or the file is not of this model.
         """
-        if model.optimizer is None:
+        if getattr(model, "optimizer", None) is None:
             raise ValueError(f"Model '{model.name}' has no optimizer: compile it before Backup.restore(model).")
         if not model.optimizer.built:
             with model.distribute_strategy.scope():
