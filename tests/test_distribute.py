@@ -1,4 +1,4 @@
-"""Pruning under tf.distribute: two replicas on this CPU, in a process of their own (one strategy a process)."""
+"""Pruning and activations of few bits under tf.distribute: two replicas on this CPU, in a process of their own."""
 
 import subprocess
 import sys
@@ -9,11 +9,14 @@ import pytest
 CODE = """
 import keras, tensorflow as tf
 from small_models import compiled, image_data, image_net
-from tfcompress import CompressionCallback, Polynomial, Prune, compress, strip
+from tfcompress import (
+    CompressionCallback, LeastSquaresActivation, Polynomial, Prune, compress, quantize_activations, strip
+)
 from tfcompress.model import compressed_tensors
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+with strategy.scope():
     model = compiled(compress(image_net(), Prune(Polynomial(0.75, 0, 8)), include_head=True))
 log = model.fit(*image_data(), epochs=1, verbose=0, callbacks=[CompressionCallback(3)]).history
 for _, layer, key in compressed_tensors(model):
@@ -22,6 +25,16 @@ for _, layer, key in compressed_tensors(model):
 moving = model.get_layer("bn").moving_mean
 assert abs(moving.numpy()).max() > 0
 strip(model)
+net = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(6, "relu", name="few"),
+                        keras.layers.Dense(3)])
+with strategy.scope():
+    model = compiled(quantize_activations(net, LeastSquaresActivation(2), image_data()[0]))
+before = model.get_layer("few_levels").get_weights()[1]
+model.fit(*image_data(), epochs=1, verbose=0)
+for _, variable in model.get_layer("few_levels").state:          # each replica saw other activations
+    one, other = (part.numpy() for part in variable.value.values)
+    assert (one == other).all(), (one, other)
+assert (model.get_layer("few_levels").get_weights()[1] != before).any()
 print("sparsity", round(log["sparsity"][-1], 2))
 """
 

@@ -12,11 +12,11 @@ TOP = Path(__file__).parent.parent
 BENCH = ("result", "host", "side_by_side", "stats", "store", "metrics")  # what tfcompress may take from android_bench
 # Each room may import from its own row and the rows above it.
 ORDER = [
-    ["_version", "arrays", "flatbuffer", "weights", "programme"],
+    ["_version", "arrays", "flatbuffer", "weights", "programme", "launch"],
     ["method", "schedules", "layout"],
     ["batch_norm", "chain", "quantization.uniform", "quantization.float16", "wrapper"],
     ["copies", "model", "graph"],
-    ["callback"],
+    ["callback", "distribute"],
     ["pruning", "quantization", "distillation", "lowrank", "kept", "tuning"],
     ["keras2", "keras2_ops", "keras2_check", "legacy"],
     ["packing", "pack"],

@@ -14,6 +14,7 @@ from tfcompress.commands.one_click import one_click_command
 from tfcompress.commands.storage import pack_command, unpack_command
 from tfcompress.commands.students import students_command
 from tfcompress.commands.study import add_command, data_command, report_command, study_command
+from tfcompress.commands.train import train_command
 
 USAGE = """tfcompress: from a Keras model to a small, fast, verified .tflite
 
@@ -28,6 +29,7 @@ USAGE = """tfcompress: from a Keras model to a small, fast, verified .tflite
   tfcompress mixed MODEL --data x.npz --bytes 20000 -o SMALL.tflite   bits by layer, within bytes and points lost
   tfcompress payoff A.tflite B.tflite ...    bytes, gzip, MACs, measured time: what B saves, if anything
   tfcompress pack MODEL.tflite -o M.tfcp     the fewest bytes, lossless; tfcompress unpack M.tfcp -o MODEL.tflite
+  tfcompress train --workers 2 SCRIPT.py     your own training on several processes or machines
   tfcompress study PRESET                    the 17 + 1 models, measured, and their report
   tfcompress study MODEL.keras --data x.npz  the same for your own trained classifier
   tfcompress students PRESET                 students by depth and by width, with a teacher and without, report
@@ -54,6 +56,7 @@ COMMANDS = {
     "students": students_command,
     "report": report_command,
     "add": add_command,
+    "train": train_command,
     "data": data_command,
 }
 

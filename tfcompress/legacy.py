@@ -64,7 +64,8 @@ def quantize_aware(model, bits=8, *, keep_float=(), preserve=None):
         preserve: None, "sparsity", "clusters" or "both": what of a pruned or clustered (and stripped) model to keep.
 
     Returns:
-        tf_keras model; compile and fit it, then convert it as it is: the converter reads the ranges.
+        tf_keras model; compile and fit it, then convert it as it is: the converter reads the ranges. (Under several
+        workers or replicas TFMOT's ranges are not those of the whole batch, as tfcompress.quantize_aware's are.)
 
     Raises:
         ValueError: a layer TFMOT can't quantize, or ``bits`` other than 8.

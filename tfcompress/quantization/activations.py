@@ -143,10 +143,11 @@ class QuantizedActivation(keras.layers.Layer):
         self.quantizer, self.supports_masking = quantizer, True
 
     def build(self, input_shape=None):
-        self.step = self.add_weight(name="step", shape=(), dtype="int32", initializer="zeros", trainable=False)
+        self.step = self.add_weight(name="step", shape=(), dtype="int32", initializer="zeros", trainable=False,
+                                    aggregation="only_first_replica")
         self.state = tuple(
             (name, self.add_weight(name=name, shape=np.shape(value), trainable=name in self.quantizer.trainable,
-                                   initializer=keras.initializers.Constant(value)))
+                                   aggregation="mean", initializer=keras.initializers.Constant(value)))
             for name, value in self.quantizer.init(np.ones(2, "float32")).items())
 
     def calibrate(self, values):

@@ -19,6 +19,15 @@ def _grid(low, high, bits):
     return ops.cast(step, "float32"), ops.cast(ops.floor(0.5 - low / step), "float32")
 
 
+def _of_all(limits):
+    """The range of the whole batch, where ``tf.distribute`` gives each replica a part: ``limits`` are this part's."""
+    replica = tf.distribute.get_replica_context()
+    if replica is None or replica.num_replicas_in_sync == 1:
+        return limits
+    parts = replica.all_gather(limits[None], axis=0)
+    return ops.stack([ops.min(parts[:, 0]), ops.max(parts[:, 1])])
+
+
 # The arithmetic of XNNPACK, operation by operation. In another order ties fall otherwise: one code in a million, which
 # six residual blocks spread to 1 % of the logits.
 def _rescaled(x, unit, step):
@@ -76,7 +85,7 @@ class FakeQuant(keras.layers.Layer):
     def build(self, input_shape=None):
         if self.fixed is None:                           # rows of zeros: nothing seen yet
             self.range = self.add_weight(name="range", shape=(self.members, 2), initializer="zeros", trainable=False,
-                                         aggregation="mean")     # replicas see different batches
+                                         aggregation="only_first_replica")       # all have the same: see _of_all
 
     @property
     def limits(self):
@@ -112,7 +121,7 @@ class FakeQuant(keras.layers.Layer):
 
     def _observe(self, x, known, member):
         """The ranges with the row of ``member`` moved towards this batch's."""
-        row, batch = known[member], self._batch(x)
+        row, batch = known[member], _of_all(self._batch(x))
         moved = ops.where(row[1] > row[0], row + (1.0 - self.momentum) * (batch - row), batch)
         if self.members == 1:
             return moved[None]
