@@ -24,6 +24,7 @@ ORDER = [
     ["macs", "gpu", "measure", "inspect", "diff", "study.verdict", "gains"],
     ["cut", "budget", "search", "mixed"],
     ["datasets", "zoo", "stages", "recipes", "training"],
+    ["tasks"],
     ["study"],
     ["commands"],
     ["cli"],
