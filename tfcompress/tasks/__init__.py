@@ -5,12 +5,22 @@
 
 from pathlib import Path
 
-from . import classification, regression
+from . import (
+    classification,
+    detection,
+    multi_label,
+    ocr,
+    regression,
+    segmentation,
+    sequence_labelling,
+    verification,
+)
 from .task import Task, TaskData
 from .training import fit
 from .user_data import read
 
-TASKS = {module.TASK.name: module.TASK for module in (classification, regression)}
+_MODULES = (classification, multi_label, regression, sequence_labelling, ocr, verification, detection, segmentation)
+TASKS = {module.TASK.name: module.TASK for module in _MODULES}
 
 
 def load(task, data=None, **options):

@@ -1,0 +1,103 @@
+"""Verification: are two examples of one class, also of classes that training has not seen? y int (N,): classes.
+
+The net is trained with a margin head (`MarginSoftmax`), which knows the classes of training; what ships is the net
+before it, which gives embeddings (N, features) to be compared by cosine. Training and validation show the same classes;
+those of the test are others.
+"""
+
+import keras
+import numpy as np
+
+from tfcompress import datasets
+from tfcompress.distillation.margin import MarginCrossEntropy, MarginSoftmax
+from tfcompress.distillation.two_stage import embedding_of
+from tfcompress.distillation.verification import cosine_scores, pairs, verification_accuracy
+from tfcompress.recipes import Recipe
+from tfcompress.tasks import nets
+from tfcompress.tasks.task import Task, TaskData, check_classes, one_output, soft
+
+PAIRS, SCALE = 4000, 16.0
+UNSEEN = (2, 5, 8)          # classes of the test
+
+
+def accuracy(outputs, y):
+    """Share of pairs told right at the best threshold, by cross-validation in ten folds: half the pairs of one class.
+
+    4,000 pairs of the examples (fewer where there are not as many), the same ones for the same y.
+    """
+    y = np.asarray(y)
+    return verification_accuracy(cosine_scores(one_output(outputs, 2, y), _pairs(y)), _pairs(y).same).accuracy
+
+
+def _pairs(y):
+    counts = np.unique(y, return_counts=True)[1].astype(int)
+    same = int((counts * (counts - 1) // 2).sum())
+    other = len(y) * (len(y) - 1) // 2 - same
+    if min(same, other) < 10:
+        raise ValueError(f"Verification needs ten pairs of one class and ten of two. Received: {len(y)} examples of "
+                         f"{len(counts)} classes, {same} and {other} pairs.")
+    return pairs(y, min(PAIRS, 2 * same, 2 * other))
+
+
+def loss(model):
+    """The cross-entropy with CosFace's margin, for the scale of the model's `MarginSoftmax`."""
+    head = getattr(model, "student", model).layers[-1]
+    return MarginCrossEntropy("cosface", scale=getattr(head, "scale", SCALE), margin=0.2)
+
+
+def model(data, seed=0):
+    """`nets.embedder` with a `MarginSoftmax` of the training classes behind it."""
+    embedder = nets.embedder(data.input_shape, seed=seed)
+    head = MarginSoftmax(data.classes, SCALE, name="margin",
+                         kernel_initializer=keras.initializers.GlorotUniform(1000 * seed + 999))
+    return keras.Model(embedder.inputs, head(embedder.outputs[0]), name="verification")
+
+
+def export(model):
+    """The embedding: the net before its margin head."""
+    return embedding_of(model)
+
+
+def check(data):
+    """y are class numbers (N,); those of training and validation are 0 up to the last class name."""
+    known = TaskData(data.name, data.x_train, data.y_train, data.x_val, data.y_val, data.x_val, data.y_val,
+                     class_names=data.class_names)
+    check_classes(known, axes=1)
+    if data.y_test.ndim != 1 or data.y_test.dtype.kind not in "iu":
+        raise ValueError(f"{data.name}: y_test are whole class numbers (examples,). Received: {data.y_test.dtype} "
+                         f"{data.y_test.shape}.")
+
+
+def _unseen(name, most=None):
+    def load(seed=0):
+        """Seven classes to train with; the test has examples of the other three."""
+        splits = datasets.load(name, seed=seed)
+        seen = [number for number in range(10) if number not in UNSEEN]
+        arrays = []
+        for part in ("train", "val"):
+            x, y = getattr(splits, f"x_{part}"), getattr(splits, f"y_{part}")
+            kept = np.flatnonzero(np.isin(y, seen))[:most]
+            arrays += [x[kept], np.searchsorted(seen, y[kept])]
+        other = np.flatnonzero(np.isin(splits.y_test, UNSEEN))
+        arrays += [splits.x_test[other], splits.y_test[other]]
+        about = (f"Real {name}, as they are: classes {', '.join(splits.class_names[c] for c in UNSEEN)} are kept from "
+                 "training and make the test's pairs.")
+        return TaskData(name, *arrays, licence=splits.licence, about=about,
+                        class_names=[splits.class_names[c] for c in seen])
+
+    return load
+
+
+TASK = Task(
+    name="verification",
+    metric="verification accuracy",
+    higher_is_better=True,
+    score=accuracy,
+    loss=loss,
+    model=model,
+    recipe=Recipe(epochs=20, batch_size=64, learning_rate=2e-3, shift=2),
+    datasets={"digits": _unseen("digits"), "fashion_mnist": _unseen("fashion_mnist", 8000)},
+    check=check,
+    export=export,
+    teach=soft,
+)
