@@ -43,7 +43,7 @@ def score(outputs, y, shapes=SHAPES):
 
 
 def targets(model, y, shapes=SHAPES):
-    """What each anchor is to learn: [offsets and a 1 where it has a box (N, anchors, 5), class numbers (N, anchors)].
+    """What each anchor is to learn: offsets and a 1 where it has a box (N, anchors, 5), class numbers (N, anchors).
 
     An anchor has a box that it overlaps by half or more, or that overlaps no other anchor more; overlaps from 0.4 to
     0.5 are left out of the loss (class -2), the rest is background (-1).
@@ -65,7 +65,7 @@ def targets(model, y, shapes=SHAPES):
         own = share >= 0.5
         classes[i, own] = boxes[best[own], 0]
         offsets[i, own] = np.column_stack([encode(boxes[best[own], 1:], at[own]), np.ones(own.sum())])
-    return [offsets, classes]
+    return offsets, classes
 
 
 @serializable

@@ -94,7 +94,7 @@ class Task:
         recipe: `Recipe` of that net on the default data.
         datasets: `{name: loader(**options) -> TaskData}`; the first is the default.
         check: `(data)`: ValueError where `data.y_*` are not of this task.
-        targets: `(model, y) -> y` for `fit`, where a net is trained on another form of y (anchors of detection).
+        targets: `(model, y) -> y` for `fit`, an array or a tuple of them, where a net is trained on another form of y.
         export: `(trained model) -> model` that ships, where the head is for training only (verification).
         teach: `(student, teacher, temperature, alpha) -> Distiller`, or None where soft targets make no sense.
     """
@@ -135,7 +135,10 @@ def check_classes(data, axes, lowest=0):
 
 def one_output(outputs, axes, y):
     """The only array of `outputs`; ValueError unless it has `axes` axes and as many examples as y."""
-    scores = np.asarray(outputs[0] if isinstance(outputs, list | tuple) and len(outputs) == 1 else outputs, "float32")
+    if not isinstance(outputs, list | tuple) or len(outputs) != 1:
+        raise ValueError(f"Expected a list of one output, as tfcompress.measure.run gives. Received: "
+                         f"{type(outputs).__name__} of {len(outputs)}.")
+    scores = np.asarray(outputs[0], "float32")
     if scores.ndim != axes or len(scores) != len(y):
         raise ValueError(f"Expected one output with {axes} axes and {len(y)} examples. Received: {scores.shape}. Give "
                          "the outputs of tfcompress.measure.run on the x that belong to y.")
