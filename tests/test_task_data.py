@@ -179,6 +179,7 @@ def test_parts_of_different_shape_length_or_with_nan_are_refused():
 
 
 def test_a_task_of_ones_own_is_one_more_value():
-    own = dataclasses.replace(tasks.TASKS["detection"], name="mine", datasets={"few": lambda: tasks.load("ocr", **SMALL)})
+    sets = {"few": lambda: tasks.load("ocr", **SMALL)}
+    own = dataclasses.replace(tasks.TASKS["detection"], name="mine", datasets=sets)
     with pytest.raises(ValueError, match="most boxes, 5"):
         tasks.load(own, "few")

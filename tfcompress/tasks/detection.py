@@ -159,7 +159,7 @@ def with_anchors(shapes):
         score=partial(score, shapes=shapes),
         loss=loss,
         model=partial(model, shapes=shapes),
-        recipe=Recipe(epochs=20, batch_size=32, learning_rate=4e-3, warmup=0.05),
+        recipe=Recipe(epochs=8, batch_size=32, learning_rate=4e-3, warmup=0.05),
         datasets={"scenes": load},
         check=check,
         targets=partial(targets, shapes=shapes),

@@ -106,7 +106,7 @@ TASK = Task(
     score=character_error_rate,
     loss=loss,
     model=model,
-    recipe=Recipe(epochs=15, batch_size=32, learning_rate=4e-3),
+    recipe=Recipe(epochs=10, batch_size=32, learning_rate=4e-3),
     datasets={"lines": load},
     check=check,
 )

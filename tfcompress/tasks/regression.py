@@ -99,7 +99,7 @@ TASK = Task(
     score=mean_absolute_error,
     loss=loss,
     model=model,
-    recipe=Recipe(epochs=30, batch_size=64, learning_rate=4e-3),
+    recipe=Recipe(epochs=20, batch_size=64, learning_rate=4e-3),
     datasets={"rotated_digits": rotated_digits, "auto_mpg": auto_mpg},
     check=check,
     teach=match,

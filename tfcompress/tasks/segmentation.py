@@ -53,7 +53,7 @@ TASK = Task(
     score=mean_iou,
     loss=cross_entropy,
     model=model,
-    recipe=Recipe(epochs=15, batch_size=32, learning_rate=4e-3),
+    recipe=Recipe(epochs=10, batch_size=16, learning_rate=4e-3, warmup=0.05),
     datasets={"scenes": load},
     check=check,
     teach=soft,

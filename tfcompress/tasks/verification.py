@@ -10,7 +10,6 @@ import numpy as np
 
 from tfcompress import datasets
 from tfcompress.distillation.margin import MarginCrossEntropy, MarginSoftmax
-from tfcompress.distillation.two_stage import embedding_of
 from tfcompress.distillation.verification import cosine_scores, pairs, verification_accuracy
 from tfcompress.recipes import Recipe
 from tfcompress.tasks import nets
@@ -41,8 +40,7 @@ def _pairs(y):
 
 def loss(model):
     """The cross-entropy with CosFace's margin, for the scale of the model's `MarginSoftmax`."""
-    head = getattr(model, "student", model).layers[-1]
-    return MarginCrossEntropy("cosface", scale=getattr(head, "scale", SCALE), margin=0.2)
+    return MarginCrossEntropy("cosface", scale=_head(getattr(model, "student", model)).scale, margin=0.2)
 
 
 def model(data, seed=0):
@@ -54,8 +52,17 @@ def model(data, seed=0):
 
 
 def export(model):
-    """The embedding: the net before its margin head."""
-    return embedding_of(model)
+    """The embedding: the net before its margin head, which may be one that is still compressed."""
+    _head(model)
+    return keras.Model(model.inputs, model.layers[-1].input, name=f"{model.name}_embedding")
+
+
+def _head(model):
+    head = getattr(model.layers[-1], "layer", model.layers[-1])          # `quantize_aware` wraps it
+    if not isinstance(head, MarginSoftmax):
+        raise ValueError(f"Expected a model that ends in MarginSoftmax. {model.name!r} ends in {type(head).__name__}. "
+                         "Put tfcompress.MarginSoftmax(classes, scale) behind the embedding.")
+    return head
 
 
 def check(data):
@@ -113,7 +120,7 @@ TASK = Task(
     score=accuracy,
     loss=loss,
     model=model,
-    recipe=Recipe(epochs=20, batch_size=64, learning_rate=2e-3, shift=2),
+    recipe=Recipe(epochs=12, batch_size=64, learning_rate=2e-3, shift=2),
     datasets={
         "numbers": numbers,
         "digits": _held_out("digits"),
