@@ -12,7 +12,7 @@ from tfcompress.zoo import _conv_bn, _he, _residual
 
 
 def dense_net(input_shape, mean, deviation, *, units=(64, 32), seed=0):
-    """Dense layers for a table; starts at the mean of y. 2.7 k parameters for seven columns."""
+    """Dense layers for a table; starts at the mean of y. 2.9 k parameters for seven columns."""
     seeds = itertools.count(1000 * seed)
     x = inputs = Input(input_shape, name="table")
     for number in units:
@@ -22,7 +22,7 @@ def dense_net(input_shape, mean, deviation, *, units=(64, 32), seed=0):
 
 
 def regression_cnn(input_shape, mean, deviation, *, width=16, seed=0):
-    """A stem and two residual blocks, all positions kept to the end: where things are matters. 44 k parameters."""
+    """A stem and two residual blocks, all positions kept to the end: where things are matters. 45 k parameters."""
     seeds = itertools.count(1000 * seed)
     x = inputs = Input(input_shape, name="image")
     x = _conv_bn(x, width, 3, strides=2, seeds=seeds, rank=2)
@@ -42,7 +42,7 @@ def _numbers(x, mean, deviation, seeds):
 
 
 def embedder(input_shape, features=32, *, width=16, seed=0):
-    """A residual CNN that ends in an embedding without activation: all positions count. 126 k for 28 x 44."""
+    """A residual CNN that ends in an embedding without activation: all positions count. 127 k parameters."""
     seeds = itertools.count(1000 * seed)
     x = inputs = Input(input_shape, name="image")
     x = _conv_bn(x, width, 3, seeds=seeds, rank=2)
@@ -54,7 +54,7 @@ def embedder(input_shape, features=32, *, width=16, seed=0):
 
 
 def tagger(input_shape, labels, *, width=16, seed=0):
-    """A residual CNN whose last maps are reduced to their maximum: "is it anywhere?". 93 k parameters."""
+    """A residual CNN whose last maps are reduced to their maximum: "is it anywhere?". 78 k parameters."""
     seeds = itertools.count(1000 * seed)
     x = inputs = Input(input_shape, name="image")
     x = _conv_bn(x, width, 3, strides=2, seeds=seeds, rank=2)
@@ -85,7 +85,7 @@ def scene_net(input_shape, *, width=12, seed=0):
 
 
 def segmenter(input_shape, classes, *, width=12, seed=0):
-    """`scene_net`, up to the whole size by a transposed convolution; probabilities of each pixel. 191 k parameters."""
+    """`scene_net`, up to the whole size by a transposed convolution; probabilities of each pixel. 91 k parameters."""
     inputs, x, half, seeds = scene_net(input_shape, width=width, seed=seed)
     x = layers.Concatenate()([layers.UpSampling2D(2)(_conv_bn(x, width, 1, seeds=seeds, rank=2)), half])
     x = _conv_bn(x, 2 * width, 3, seeds=seeds, rank=2)
@@ -98,7 +98,8 @@ def detector(input_shape, classes, shapes, *, width=12, seed=0):
     """`scene_net` with two heads at each position of a quarter of the size, for each anchor shape.
 
     Outputs "boxes" (batch, anchors, 4) and "scores" (batch, anchors, classes), sigmoids; two outputs, because an int8
-    file gives each its own range. Scores start at 0.01, in the way of Lin et al. 2017 (arXiv:1708.02002).
+    file gives each its own range. Scores start at 0.01, in the way of Lin et al. 2017 (arXiv:1708.02002). 107 k
+    parameters.
     """
     if input_shape[0] != input_shape[1]:
         raise ValueError(f"The default detector takes square images. Received: {tuple(input_shape)}.")
@@ -119,7 +120,7 @@ def detector(input_shape, classes, shapes, *, width=12, seed=0):
 def line_reader(input_shape, columns, *, width=16, units=48, seed=0):
     """Convolutions that keep the order along the line, then a GRU in both directions; logits a quarter of the width.
 
-    Shi et al. 2015 (CRNN, arXiv:1507.05717), with GRUs and 101 k parameters.
+    Shi et al. 2015 (CRNN, arXiv:1507.05717), with GRUs and 63 k parameters.
     """
     if len(input_shape) != 3 or input_shape[0] % 4 or input_shape[1] % 4:
         raise ValueError(f"The default net takes lines (height, width, channels), height and width whole multiples of "
@@ -140,7 +141,7 @@ def line_reader(input_shape, columns, *, width=16, units=48, seed=0):
 
 
 def transformer(input_shape, classes, *, blocks=2, width=48, heads=4, seed=0):
-    """Attention over all steps of a series (steps, channels), twice; probabilities of each step. 56 k parameters.
+    """Attention over all steps of a series (steps, channels), twice; probabilities of each step. 46 k parameters.
 
     Vaswani et al. 2017 (arXiv:1706.03762), normalized before each part; places are told by a depthwise convolution, in
     the way of Chu et al. 2021 (arXiv:2102.10882).

@@ -48,13 +48,14 @@ def model(data, seed=0):
     embedder = nets.embedder(data.input_shape, seed=seed)
     head = MarginSoftmax(data.classes, SCALE, name="margin",
                          kernel_initializer=keras.initializers.GlorotUniform(1000 * seed + 999))
-    return keras.Model(embedder.inputs, head(embedder.outputs[0]), name="verification")
+    return keras.Model(embedder.input, head(embedder.output), name="verification")
 
 
 def export(model):
     """The embedding: the net before its margin head, which may be one that is still compressed."""
     _head(model)
-    return keras.Model(model.inputs, model.layers[-1].input, name=f"{model.name}_embedding")
+    inputs = model.inputs if len(model.inputs) > 1 else model.inputs[0]
+    return keras.Model(inputs, model.layers[-1].input, name=f"{model.name}_embedding")
 
 
 def _head(model):
