@@ -25,6 +25,7 @@ ORDER = [
     ["cut", "budget", "search", "mixed"],
     ["data_free"],
     ["datasets", "zoo", "stages", "recipes", "training"],
+    ["tasks"],
     ["study"],
     ["commands"],
     ["cli"],
