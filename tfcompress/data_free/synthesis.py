@@ -142,19 +142,24 @@ def _descend(run, arrays, limits, steps):
     import keras
     import tensorflow as tf
 
+    @tf.function(autograph=False)  # eager, kernels get gradients, too: slow, and of 1x1 with strides oneDNN's crash
+    def slope():
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(variables)
+            loss = run(variables)
+        return loss, tape.gradient(loss, variables)
+
     half = 1.0 if limits is None else (limits[1] - limits[0]) / 2
     variables = [tf.Variable(array) for array in arrays]
     optimizer, first, best = keras.optimizers.Adam(RATE * half, beta_1=0.8, beta_2=0.9), None, (np.inf, arrays)
     for step in range(steps + 1):
-        with tf.GradientTape() as tape:
-            loss = run(variables)
+        loss, gradients = slope() if step < steps else (run(variables), ())
         value = float(loss)
         first = value if first is None else first
         if value < best[0]:
             best = value, [variable.numpy() for variable in variables]
         if step == steps or not np.isfinite(value):
             break
-        gradients = tape.gradient(loss, variables)
         optimizer.apply_gradients([(g, v) for g, v in zip(gradients, variables, strict=True) if g is not None])
         if limits is not None:
             for variable in variables:
