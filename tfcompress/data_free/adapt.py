@@ -14,7 +14,8 @@ from tfcompress.conversion.forms import Codes
 from tfcompress.data_free.moments import back, columns
 from tfcompress.data_free.rounding import round_kernel, scales_of
 
-WORK = 4e10  # multiply-accumulates that rounding may take; the layers that lose most come first, the rest is nearest
+WORK = 2e10  # multiply-accumulates that rounding may take; the layers that lose most come first, the rest is nearest
+LARGE = 100_000  # weights of a kernel that is visited once instead of twice
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def descended(found):
             left -= 4.0 * groups * inputs * inputs * count
             if jobs[at][1].samples and left >= 0:
                 chosen.append(at)
-        better = pool.map(lambda at: _rounded(*jobs[at], sweeps=2), chosen)
+        better = pool.map(lambda at: _rounded(*jobs[at], sweeps=2 if jobs[at][0].size <= LARGE else 1), chosen)
         for at, one in zip(chosen, better, strict=True):
             found[at] = one if one.error <= found[at].error else found[at]
     return found
@@ -151,6 +152,7 @@ def _correct(model, op, shift, shared):
         return
     values = np.frombuffer(bytes(data), "<f4") - shift
     if shared:
-        op.inputs[2] = add_constant(model, graph, values.astype("float32"), bias.name + b"_corrected")
+        name = bias.name + f"_{len(graph.tensors)}".encode()
+        op.inputs[2] = add_constant(model, graph, values.astype("float32"), name)
     else:
         store(model, bias, values)

@@ -37,7 +37,7 @@ from tfcompress.pack import packing
 TARGETS = ("small", "fast")
 LEAST_DB = 12.0  # of an int8 file against the float file, on synthetic inputs; below it activations stay float
 TRIES = 4  # files made on the way to a number of bytes
-EQUALIZED = 4e9  # multiply-accumulates of all inputs together up to which equalization is tried beside plain kernels
+EQUALIZED = 1e9  # multiply-accumulates of all inputs together up to which equalization is tried beside plain kernels
 
 
 @dataclass(frozen=True)

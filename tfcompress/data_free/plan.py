@@ -37,8 +37,9 @@ def plan(kernels, to_save=None):
     Returns:
         A ``Plan``; it saves less than ``to_save`` only where nothing is left to take.
     """
-    options = [nearest(kernels, bits) for bits in LADDER]
+    options = [list(nearest(kernels, LADDER[0]))]
     level, saved, noise = [0] * len(kernels), 0, sum(one.error for one in options[0])
+    options += [_below(options[0], bits, to_save is None) for bits in LADDER[1:]]
     while to_save is None or saved < to_save:
         room = np.inf if to_save is not None else 10 ** (-SMALL_DB / 10) - noise
         steps = [_step(options, at, level[at], room) for at in range(len(kernels))]
@@ -50,18 +51,23 @@ def plan(kernels, to_save=None):
     return Plan(tuple(options[at][number] for number, at in enumerate(level)), saved, noise)
 
 
-def _step(options, at, level, room):
-    """``(noise a byte, noise, bytes)`` of a kernel's next step down; the first infinite where there is none.
+def _below(eight, bits, quick):
+    """The kernels in fewer bits; None for those that stay: small ones, and with ``quick`` what would become slow."""
+    at = [number for number, one in enumerate(eight) if one.kernel.samples and one.weights >= SMALLEST
+          and (one.kernel.op in QUICK or not quick)]
+    found = [None] * len(eight)
+    for number, one in zip(at, nearest([eight[number].kernel for number in at], bits), strict=True):
+        found[number] = one
+    return found
 
-    ``room`` for noise is finite where nobody asks for a number of bytes: then kernels that would become slow stay.
-    """
-    if level + 1 == len(LADDER):
+
+def _step(options, at, level, room):
+    """``(noise a byte, noise, bytes)`` of a kernel's next step down; the first infinite where there is none."""
+    below = options[level + 1][at] if level + 1 < len(LADDER) else None
+    if below is None or below.error - options[level][at].error > room:
         return np.inf, 0.0, 0
-    now, below = options[level][at], options[level + 1][at]
+    now = options[level][at]
     saved, added = _bytes(now) - _bytes(below), below.error - now.error
-    slow = np.isfinite(room) and now.kernel.op not in QUICK
-    if not now.kernel.samples or now.weights < SMALLEST or slow or added > room:
-        return np.inf, 0.0, 0
     return added / saved, added, saved
 
 

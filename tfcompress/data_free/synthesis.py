@@ -17,7 +17,9 @@ RANGES = ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0), None)  # what inputs are usuall
 RATE = 0.05  # of Adam, in halves of the range
 WORK = 15e9  # multiply-accumulates that a synthesis may take
 FEWEST, MOST = 4, 64  # inputs
+FEW = 2  # inputs that a range is judged by
 STEPS = 4, 30
+LAYERS = 300  # of a model whose gradient is made; it takes seconds to trace more
 EPSILON = 1e-3
 
 
@@ -66,15 +68,13 @@ def synthesize(source, inputs, macs, seed=0):
     floats = floats and not any(type(layer).__name__ == "Embedding" for layer in layers)
     if not norms or source.kind != "keras":
         return Synthetic(prior.draw(inputs, layers, count, known, seed), known)
-    run = _Divergence(source, norms)
-    if not floats:
-        x = prior.draw(inputs, layers, count, known, seed)
-        found = float(run(list(x.values())))
-        return Synthetic(x, known, len(norms), found, found)
-    tried = [known] if known else RANGES
-    few = [float(run(list(prior.draw(inputs, layers, 2, limits, seed).values()))) for limits in tried]
-    limits = tried[int(np.nanargmin(few))]
-    start = prior.draw(inputs, layers, count, limits, seed)
+    run, tried = _Divergence(source, norms), [known] if known or not floats else RANGES
+    few = [prior.draw(inputs, layers, FEW, limits, seed) for limits in tried]
+    found = run([np.concatenate([each[name] for each in few]) for name in inputs], len(tried)).numpy()
+    at = int(np.nanargmin(found)) if np.isfinite(found).any() else 0
+    limits, start = tried[at], prior.draw(inputs, layers, count, tried[at], seed)
+    if not floats or not steps or len(layers) > LAYERS:
+        return Synthetic(start, limits, run.counted, float(found[at]), float(found[at]))
     before, after, arrays = _descend(run, list(start.values()), limits, steps)
     return Synthetic(dict(zip(start, arrays, strict=True)), limits, run.counted, before, after)
 
@@ -98,22 +98,31 @@ class _Divergence:
         self.source, self.norms, self.counted = source, norms, len(norms)
         self.goals = {id(norm): (norm.moving_mean.numpy(), norm.moving_variance.numpy() + EPSILON) for norm in norms}
 
-    def __call__(self, arrays):
+    def __call__(self, arrays, groups=1):
+        """A divergence for each group of inputs; groups are of equal size and follow one another."""
         import tensorflow as tf
 
-        model, found = self.source.value, []
+        model = self.source.value
         with _recorded(self.norms) as seen:
             arrays = [tf.convert_to_tensor(array) for array in arrays]
             model(tf.nest.pack_sequence_as(keras_model.structure(model), arrays), training=False)
+        means, squares, goals = [], [], []
         for norm, value in seen:
-            axis = norm.axis if isinstance(norm.axis, int) else norm.axis[0]
-            rank = len(value.shape)
-            mean, variance = tf.nn.moments(value, [at for at in range(rank) if at != axis % rank])
-            goal, spread = self.goals[id(norm)]
-            ratio = (variance + EPSILON) / spread
-            found.append(tf.reduce_mean(ratio + (mean - goal) ** 2 / spread - 1 - tf.math.log(ratio)) / 2)
+            axis = (norm.axis if isinstance(norm.axis, int) else norm.axis[0]) % len(value.shape)
+            others = [at for at in range(len(value.shape)) if at != axis]
+            value = tf.transpose(value, [*others, axis]) if axis != len(others) else value
+            value = tf.reshape(value, (groups, -1, value.shape[-1]))
+            means.append(tf.reduce_mean(value, axis=1))
+            squares.append(tf.reduce_mean(value**2, axis=1))
+            goals.append(self.goals[id(norm)])
         self.counted = len({id(norm) for norm, _ in seen})
-        return tf.add_n(found) / len(found) if found else tf.constant(0.0)
+        if not seen:
+            return tf.zeros(groups)
+        goal, spread = (np.concatenate(part) for part in zip(*goals, strict=True))
+        share = np.concatenate([np.full(len(mean), 1 / len(mean) / len(goals)) for mean, _ in goals]).astype("float32")
+        mean, square = tf.concat(means, axis=1), tf.concat(squares, axis=1)
+        ratio = (tf.maximum(square - mean**2, 0) + EPSILON) / spread
+        return tf.reduce_sum(share * (ratio + (mean - goal) ** 2 / spread - 1 - tf.math.log(ratio)), axis=1) / 2
 
 
 @contextlib.contextmanager
@@ -146,14 +155,14 @@ def _descend(run, arrays, limits, steps):
     def slope():
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
-            loss = run(variables)
+            loss = run(variables)[0]
         return loss, tape.gradient(loss, variables)
 
     half = 1.0 if limits is None else (limits[1] - limits[0]) / 2
     variables = [tf.Variable(array) for array in arrays]
     optimizer, first, best = keras.optimizers.Adam(RATE * half, beta_1=0.8, beta_2=0.9), None, (np.inf, arrays)
     for step in range(steps + 1):
-        loss, gradients = slope() if step < steps else (run(variables), ())
+        loss, gradients = slope()
         value = float(loss)
         first = value if first is None else first
         if value < best[0]:
