@@ -36,6 +36,7 @@ from tfcompress.pack import packing
 
 TARGETS = ("small", "fast")
 LEAST_DB = 12.0  # of an int8 file against the float file, on synthetic inputs; below it activations stay float
+TRUSTED = 0.6  # nats a channel between synthetic inputs and what is remembered; real inputs have .2 to .5
 TRIES = 4  # files made on the way to a number of bytes
 EQUALIZED = 1e9  # multiply-accumulates of all inputs together up to which equalization is tried beside plain kernels
 
@@ -93,10 +94,10 @@ def one_click(model_or_path, target="small", *, seed=0):
     Args:
         model_or_path: a Functional or Sequential Keras 3 or tf_keras model; a path (.keras, .h5, SavedModel folder,
             float .tflite); or the bytes of a float .tflite file.
-        target: "small": weights of eight bits, of dense layers fewer where that loses little; activations stay float.
+        target: "small": weights of eight bits, as without data nothing vouches for fewer; activations stay float.
             "fast": activations are eight bits, too, where the model's batch normalizations tell their ranges. A number
             above 1: so many times fewer bytes than the float file, kernels get four or two bits where they must; a
-            whole number above 1000: bytes of the ``.tflite`` file.
+            number above 1000: bytes of the ``.tflite`` file.
         seed: of the synthetic inputs.
 
     Returns:
@@ -166,7 +167,7 @@ class _Click:
         goal = None
         if self.target != "small":
             goal = self.target if self.target > 1000 else len(self.content) / self.target
-        path, to_save = self.folder / "small.tflite", None if goal is None else 0
+        path, to_save = self.folder / "small.tflite", 0
         for _ in range(TRIES):
             chosen = plan(kernels, to_save)
             rounded = adapt.descended(chosen.rounded)
@@ -183,7 +184,7 @@ class _Click:
     def _fast(self, kernels):
         rounded = adapt.descended(adapt.nearest(kernels))
         made = self._quantized(self.content, rounded, self.ranges)
-        if self.synthetic.norms and self.macs * len(self.wanted[0]) <= EQUALIZED:
+        if made[1] == "int8" and self.macs * len(self.wanted[0]) <= EQUALIZED:
             even, groups = equalize(self.content, self.graph, self.ranges)
             if groups:
                 watched, spans, _ = moments.observe(even, self.synthetic.inputs)
@@ -198,22 +199,35 @@ class _Click:
         """``(path, precision, dB)``: static int8 where it is good enough on synthetic inputs, else dynamic."""
         adapted = self.folder / "adapted.tflite"
         adapted.write_bytes(adapt.apply(content, rounded))
-        ways = ("int8", "dynamic") if self.synthetic.norms else ("dynamic",)
+        doubts = self._doubts(len(rounded))
+        ways = ("dynamic",) if doubts else ("int8", "dynamic")
+        kept = [] if self.synthetic.given else ranges.first_operations(self.graph)
         for precision in ways:
             path, limits = self.folder / f"{precision}_{len(list(self.folder.iterdir()))}.tflite", None
             if precision == "int8":
                 limits = str(self.folder / "ranges.json")
                 save_ranges(limits, ranges.settle(self.graph, spans))
             notes = worker.run("quantize", self.folder, float_file=str(adapted), precision=precision,
-                               output=str(path), ranges=limits)
+                               output=str(path), ranges=limits, keep_float=kept if limits else ())
             found = snr_db(run(path.read_bytes(), self.synthetic.inputs, threads=2), self.wanted)
             if precision == "dynamic" or found >= LEAST_DB:
                 break
         if precision == "dynamic":
-            why = f"int8 ones do not reach {LEAST_DB:.0f} dB" if self.synthetic.norms else "nothing tells ranges"
+            why = doubts or f"int8 ones do not reach {LEAST_DB:.0f} dB"
             self.notes.append(f"activations are quantized as the file runs (dynamic): {why}")
+        elif kept:
+            self.notes.append("the first layer is float: without data the range of the inputs is a guess")
         self.notes += notes
         return path, precision, found
+
+    def _doubts(self, kernels):
+        """Why ranges of activations can't be trusted; "" where they can."""
+        norms = self.synthetic.norms
+        if 2 * norms < kernels:
+            return f"{norms} batch normalizations tell too little about {kernels} kernels"
+        if not self.synthetic.after < TRUSTED:
+            return f"the batch normalizations remember other inputs (divergence {self.synthetic.after:.2f})"
+        return ""
 
     def _gate(self, path, precision):
         few = {name: array[: gate.AT_ONCE] for name, array in self.synthetic.inputs.items()}

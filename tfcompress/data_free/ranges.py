@@ -1,10 +1,29 @@
 """Ranges of activations that synthetic inputs show too narrow, and those that are known without any input."""
 
+import re
+
 import numpy as np
+
+from tfcompress.data_free.moments import KERNELS
 
 BOUNDED = {"SOFTMAX": (0.0, 1.0), "LOGISTIC": (0.0, 1.0), "TANH": (-1.0, 1.0)}
 AVERAGES = ("MEAN", "AVERAGE_POOL_2D", "MAX_POOL_2D", "REDUCE_MAX")
 MARGIN = 2.0  # of scores: real inputs speak for a class more clearly than synthetic ones
+
+
+def first_operations(graph):
+    """Patterns on the names of the operations between the inputs and the first kernels, these included.
+
+    Without data the range of the inputs is a guess, and a real input beyond it would be cut off. So what reads them
+    stays float; the ranges behind are those that batch normalizations remember, whatever the scale of the inputs is.
+    """
+    reached, found = set(graph.inputs), []
+    for op in graph.ops:
+        if reached & set(op.inputs):
+            found.append("^" + re.escape("".join(graph.tensors[index].name + ";" for index in op.outputs)) + "$")
+            if op.name not in KERNELS:
+                reached |= set(op.outputs)
+    return found
 
 
 def settle(graph, ranges):

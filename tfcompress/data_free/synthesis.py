@@ -13,12 +13,12 @@ import numpy as np
 from tfcompress.conversion import keras_model
 from tfcompress.data_free import prior
 
-RANGES = ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0), None)  # what inputs are usually scaled to; None: mean 0, deviation 1
+RANGES = ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0), (-128.0, 127.0), None)  # of inputs; None: mean 0, deviation 1
 RATE = 0.05  # of Adam, in halves of the range
-WORK = 15e9  # multiply-accumulates that a synthesis may take
+WORK = 10e9  # multiply-accumulates that a synthesis may take
 FEWEST, MOST = 4, 64  # inputs
 FEW = 2  # inputs that a range is judged by
-STEPS = 4, 30
+STEPS = 4, 12
 LAYERS = 300  # of a model whose gradient is made; it takes seconds to trace more
 EPSILON = 1e-3
 
@@ -31,6 +31,7 @@ class Synthetic:
         inputs: ``{input name: array}``, samples first.
         limits: the range that was found or read from the model; None: mean 0, deviation 1, or no floats.
         norms: how many batch normalizations the inputs were fitted to; 0: the model remembers nothing.
+        given: the model itself tells the range of its inputs, by a first Rescaling.
         before, after: mean divergence (KL of normal distributions, nats a channel) from what they remember.
     """
 
@@ -39,6 +40,7 @@ class Synthetic:
     norms: int = 0
     before: float | None = None
     after: float | None = None
+    given: bool = False
 
     def __str__(self):
         size = len(next(iter(self.inputs.values())))
@@ -74,16 +76,16 @@ def synthesize(source, inputs, macs, seed=0):
     at = int(np.nanargmin(found)) if np.isfinite(found).any() else 0
     limits, start = tried[at], prior.draw(inputs, layers, count, tried[at], seed)
     if not floats or not steps or len(layers) > LAYERS:
-        return Synthetic(start, limits, run.counted, float(found[at]), float(found[at]))
+        return Synthetic(start, limits, run.counted, float(found[at]), float(found[at]), known is not None)
     before, after, arrays = _descend(run, list(start.values()), limits, steps)
-    return Synthetic(dict(zip(start, arrays, strict=True)), limits, run.counted, before, after)
+    return Synthetic(dict(zip(start, arrays, strict=True)), limits, run.counted, before, after, known is not None)
 
 
 def _affordable(macs):
     """``(inputs, steps)``: more of both for small models.
 
     >>> _affordable(1e3), _affordable(4e8), _affordable(6e9)
-    ((64, 30), (4, 3), (4, 0))
+    ((64, 12), (4, 2), (4, 0))
     """
     forwards = WORK / max(macs, 1.0)  # a step with its gradient takes three
     count = int(np.clip(forwards / 3 / STEPS[0], FEWEST, MOST))
