@@ -136,7 +136,7 @@ def wilson(hits, total, z=1.96):
     return [round(middle - half, 4), round(middle + half, 4)]
 
 
-# ---- the ways ---------------------------------------------------------------------------------------------------------
+# ---- the ways -------------------------------------------------------------------------------------------------------
 def clicked(model, target):
     """``one_click`` on the model as it is loaded; its float file comes from way "float", which took the time of it."""
     case = case_of(model)
