@@ -1,6 +1,6 @@
 """More trained models for scripts/table_one_click.py, as real_models_loaders.py has them: fetched, opened, with inputs.
 
-Of the packages nothing but data is opened: weights inside JavaScript are found as text. Speech comes from spoken digits,
+Of the packages nothing but data is opened: weights inside JavaScript are found as text. Speech comes from digits,
 ``$TFCOMPRESS_DATA/spoken_digits_8k.npz``.
 """
 

@@ -29,6 +29,7 @@ FAMILIES = [ways.FAMILY + family for family in coverage.FAMILIES]
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", metavar="MODEL")
+    parser.add_argument("--ways", default=",".join(ways.WAYS), metavar="WAY,...", help="no other ways")
     parser.add_argument("--again", default="", metavar="WAY,...")
     parser.add_argument("--failed", action="store_true")
     parser.add_argument("--table", action="store_true")
@@ -37,7 +38,7 @@ def main():
     if options.child:
         return child(*options.child)
     if not options.table:
-        fill(options.models, [way for way in options.again.split(",") if way], options.failed)
+        fill(options.models, split(options.ways), split(options.again), options.failed)
     text = page.table(STORE.read(), models(), ways.REAL, ways.FAMILY)
     write_file(coverage.RESULTS / "table_one_click.md", text.encode())
     print(text)
@@ -49,6 +50,10 @@ def models():
     return [*(m for m in real if not m.startswith(LARGE)), *(m for m in real if m.startswith(LARGE)), *FAMILIES]
 
 
+def split(text):
+    return [way for way in text.split(",") if way]
+
+
 def keys(asked):
     for model in models():
         if not asked or any(part in model for part in asked):
@@ -57,11 +62,11 @@ def keys(asked):
                     yield {"model": model, "way": way}
 
 
-def fill(asked, again, failed):
+def fill(asked, chosen, again, failed):
     """Make the rows that are not there."""
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "2")
-    wanted = list(keys(asked))
-    if unknown := set(again) - set(ways.WAYS):
+    wanted = [key for key in keys(asked) if key["way"] in chosen]
+    if unknown := {*again, *chosen} - set(ways.WAYS):
         raise SystemExit(f"Ways are {', '.join(ways.WAYS)}. Received: {', '.join(sorted(unknown))}")
 
     def stays(row):
