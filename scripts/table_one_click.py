@@ -2,6 +2,7 @@
 
     nice -n 5 python scripts/table_one_click.py [MODEL ...]      resumes; all models whose name holds MODEL
     python scripts/table_one_click.py --again small,fast [...]   makes the rows of these ways anew
+    python scripts/table_one_click.py --stale [...]              makes the rows of one-click of other code anew
     python scripts/table_one_click.py --failed [...]             makes the rows that failed anew
     python scripts/table_one_click.py --table                    only writes the table
 
@@ -32,13 +33,14 @@ def main():
     parser.add_argument("--ways", default=",".join(ways.WAYS), metavar="WAY,...", help="no other ways")
     parser.add_argument("--again", default="", metavar="WAY,...")
     parser.add_argument("--failed", action="store_true")
+    parser.add_argument("--stale", action="store_true")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         return child(*options.child)
     if not options.table:
-        fill(options.models, split(options.ways), split(options.again), options.failed)
+        fill(options.models, split(options.ways), split(options.again), options.failed, options.stale)
     text = page.table(STORE.read(), models(), ways.REAL, ways.FAMILY)
     write_file(coverage.RESULTS / "table_one_click.md", text.encode())
     print(text)
@@ -62,7 +64,7 @@ def keys(asked):
                     yield {"model": model, "way": way}
 
 
-def fill(asked, chosen, again, failed):
+def fill(asked, chosen, again, failed, stale):
     """Make the rows that are not there."""
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "2")
     wanted = [key for key in keys(asked) if key["way"] in chosen]
@@ -71,9 +73,10 @@ def fill(asked, chosen, again, failed):
 
     def stays(row):
         return {"model": row["model"], "way": row["way"]} not in wanted or not (
-            row["way"] in again or failed and not row["ok"])
+            row["way"] in again or failed and not row["ok"]
+            or stale and row["way"] in ways.MADE and row.get("code") != ways.code())
 
-    if again or failed:
+    if again or failed or stale:
         STORE.rewrite([row for row in STORE.read() if stays(row)])
     coverage.fill(STORE, wanted, lambda key: [__file__, "--child", *key.values()])
 

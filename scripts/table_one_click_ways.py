@@ -4,6 +4,7 @@ Way "float" comes first: it keeps the float file, its inputs and answers in a ca
 """
 
 import dataclasses
+import hashlib
 import math
 import os
 import tempfile
@@ -22,6 +23,7 @@ from tfcompress.conversion import pipeline, samples, source
 from tfcompress.conversion.interpreter import Runner
 from tfcompress.conversion.worker import worker
 from tfcompress.convert import convert
+from tfcompress.data_free import click
 from tfcompress.data_free.click import snr_db
 from tfcompress.flatbuffer import read
 from tfcompress.gains import payoff
@@ -140,8 +142,7 @@ def wilson(hits, total, z=1.96):
 def clicked(model, target):
     """``one_click`` on the model as it is loaded; its float file comes from way "float", which took the time of it."""
     case = case_of(model)
-    with tempfile.TemporaryDirectory() as folder:
-        worker.run("ready", Path(folder))
+    warm()
     kept = place(model, "float.tflite")
     if kept.exists() and not isinstance(case.source, bytes):
         pipeline._remember(source.read(case.source), kept.read_bytes())
@@ -155,9 +156,21 @@ def clicked(model, target):
     return judged(model, found.file.content) | {
         "packed": len(found.packed), "after": round(sum(spent for step, spent in steps.items() if step != "float"), 2),
         "whole": round(took, 2), "parts": steps, "precision": found.file.precision, "kernels": counts,
-        "kernels_unwatched": blind, "synthetic": synthetic, "synthetic_db": round(found.snr_db, 1),
+        "code": code(), "kernels_unwatched": blind, "synthetic": synthetic, "synthetic_db": round(found.snr_db, 1),
         "synthetic_top1": found.top1, "notes": list(found.notes), "settings": len(found.file.gate.ran),
     }  # fmt: skip
+
+
+def warm():
+    """Let the child process import TensorFlow: while TFLiteConverter works there is time enough."""
+    with tempfile.TemporaryDirectory() as folder:
+        worker.run("ready", Path(folder))
+
+
+def code():
+    """Of which code of ``data_free`` a row is."""
+    folder = Path(click.__file__).parent
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))).hexdigest()[:8]
 
 
 def weight_only(model, _):
@@ -179,6 +192,7 @@ def made(model, way):
     content, x = kept_float(model), opened(model, "calibration")
     if way == "noise":
         x = noise(model, content, x)
+    warm()
     started = time.perf_counter()
     file = convert(content, "int8", x)
     after = round(time.perf_counter() - started, 2)
