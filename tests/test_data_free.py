@@ -15,6 +15,7 @@ from tfcompress.conversion.interpreter import Runner
 from tfcompress.convert import TFLiteModel, convert
 from tfcompress.data_free import adapt, moments, plan, prior, ranges
 from tfcompress.data_free.equalize import equalize
+from tfcompress.data_free.expand import expand
 from tfcompress.data_free.rounding import round_kernel
 from tfcompress.data_free.synthesis import synthesize
 from tfcompress.flatbuffer import read
@@ -295,3 +296,16 @@ def test_kinds_of_models(kind, tmp_path, seen_net):
 def test_bad_targets(target):
     with pytest.raises(ValueError, match="a ratio above 1"):
         tfcompress.one_click(conv_net(), target)
+
+
+@pytest.mark.slow
+def test_float16_weights_are_expanded_and_then_rounded(seen_net):
+    model, seen = seen_net
+    half = convert(model, "float16").content
+    floats = expand(half)
+    assert not any(op.name == "DEQUANTIZE" for op in read(floats).graphs[0].ops)
+    np.testing.assert_allclose(run(floats, seen)[0], run(half, seen)[0], atol=1e-6)
+    assert expand(floats) == floats and expand(expand(half)) == floats
+    found = tfcompress.one_click(half, "fast")
+    assert {one.bits for one in found.kernels} == {8} and len(found.kernels) == 3
+    assert found.float_bytes == len(half)

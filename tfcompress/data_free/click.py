@@ -27,6 +27,7 @@ from tfcompress.conversion.worker import worker
 from tfcompress.convert import TFLiteModel
 from tfcompress.data_free import adapt, moments, ranges
 from tfcompress.data_free.equalize import equalize
+from tfcompress.data_free.expand import expand
 from tfcompress.data_free.plan import plan
 from tfcompress.data_free.synthesis import synthesize
 from tfcompress.flatbuffer import read
@@ -48,7 +49,8 @@ class OneClick:
     Attributes:
         file: the ``TFLiteModel``, run in four settings by its gate; packed: the same, entropy-coded (``unpack``).
         target: what was asked for; met: whether it is held.
-        float_bytes: of the float file; macs: multiply-accumulates of one run of it.
+        float_bytes: of the float file, or of the ``.tflite`` file that was given.
+        macs: multiply-accumulates of one run of it.
         kernels: a ``data_free.adapt.Rounded`` for each constant that operations multiply with.
         synthetic: ``data_free.synthesis.Synthetic``, the inputs and where they come from.
         snr_db, top1: 10 log10(signal / noise) of the worst output, and the share of equal classes (None where outputs
@@ -133,7 +135,8 @@ class _Click:
     def __init__(self, origin, folder, target, seed):
         self.pipeline, self.folder, self.target, self.seed = Pipeline(origin, folder), folder, target, seed
         self.seconds, self.notes = {}, list(origin.notes)
-        self.content = self.pipeline.float_file.read_bytes()
+        given = self.pipeline.float_file.read_bytes()
+        self.float_bytes, self.content = len(given), expand(given)
         self.seconds["float"] = self.pipeline.seconds.get("float", 0.0)
         self.graph, self.macs = read(self.content).graphs[0], inspect(self.content).macs
 
@@ -145,9 +148,13 @@ class _Click:
         report = self._timed("check", self._gate, path, precision)
         content = path.read_bytes()
         packed = self._timed("pack", packing, content, fast=True).content
+        if len(content) >= self.float_bytes:
+            self.notes.append(f"the file is not smaller than the one given, whose weights were stored in fewer bytes "
+                              f"(float16, or zeros left out): packed it takes {len(packed):,}")
+            met = met and self.target == "fast"
         got = run(content, inputs, threads=2)
         return OneClick(TFLiteModel(content, precision, report, dict(self.seconds)), packed, self.target, met,
-                        len(self.content), self.macs, tuple(rounded), self.synthetic, snr_db(got, self.wanted),
+                        self.float_bytes, self.macs, tuple(rounded), self.synthetic, snr_db(got, self.wanted),
                         _top1(got, self.wanted), self.seconds, tuple(self.notes))
 
     def _timed(self, step, function, *arguments, **options):
@@ -166,7 +173,7 @@ class _Click:
             return *self._fast(kernels), True
         goal = None
         if self.target != "small":
-            goal = self.target if self.target > 1000 else len(self.content) / self.target
+            goal = self.target if self.target > 1000 else self.float_bytes / self.target
         path, to_save = self.folder / "small.tflite", 0
         for _ in range(TRIES):
             chosen = plan(kernels, to_save)
@@ -223,7 +230,7 @@ class _Click:
     def _doubts(self, kernels):
         """Why ranges of activations can't be trusted; "" where they can."""
         norms = self.synthetic.norms
-        if 2 * norms < kernels:
+        if not norms or 2 * norms < kernels:
             return f"{norms} batch normalizations tell too little about {kernels} kernels"
         if not self.synthetic.after < TRUSTED:
             return f"the batch normalizations remember other inputs (divergence {self.synthetic.after:.2f})"
