@@ -22,6 +22,7 @@ from tfcompress import (
     strip,
 )
 from tfcompress.pruning.easiedge import FilterADMM
+from tfcompress.pruning.keep_zeros import KeepZeros
 from tfcompress.quantization.adaptive_float import AdaptiveFloat
 from tfcompress.quantization.admm import ADMM
 from tfcompress.quantization.binary import Binary
@@ -40,6 +41,7 @@ METHODS = {
     "prune 2:4": Prune(OneShot(0.5, at=4), granularity="2:4"),
     "prune soft filters": Prune(Constant(0.5, end=12), criterion="l2_norm", granularity="filter", soft=True),
     "filter ADMM": FilterADMM(Constant(0.5, end=12), criterion="l2_norm", rounds=3),
+    "keep zeros": KeepZeros(),
     "uniform 8": Uniform(8),
     "uniform 4 per tensor": Uniform(4, per_channel=False),
     "float16": Float16(),

@@ -27,6 +27,7 @@ ORDER = [
     ["datasets", "zoo", "stages", "recipes", "training"],
     ["tasks"],
     ["study"],
+    ["job"],
     ["commands"],
     ["cli"],
 ]

@@ -11,6 +11,7 @@ from tfcompress.commands.files import diff_command, evaluate_command, inspect_co
 from tfcompress.commands.filters import prune_filters_command, shrink_command
 from tfcompress.commands.mixed import mixed_command
 from tfcompress.commands.one_click import one_click_command
+from tfcompress.commands.run import run_command
 from tfcompress.commands.storage import pack_command, unpack_command
 from tfcompress.commands.students import students_command
 from tfcompress.commands.study import add_command, data_command, report_command, study_command
@@ -30,6 +31,7 @@ USAGE = """tfcompress: from a Keras model to a small, fast, verified .tflite
   tfcompress payoff A.tflite B.tflite ...    bytes, gzip, MACs, measured time: what B saves, if anything
   tfcompress pack MODEL.tflite -o M.tfcp     the fewest bytes, lossless; tfcompress unpack M.tfcp -o MODEL.tflite
   tfcompress train --workers 2 SCRIPT.py     your own training on several processes or machines
+  tfcompress run JOB.yaml                    a job of five lines: stages that pay, a checked file, report
   tfcompress study PRESET                    the 17 + 1 models, measured, and their report
   tfcompress study MODEL.keras --data x.npz  the same for your own trained classifier
   tfcompress students PRESET                 students by depth and by width, with a teacher and without, report
@@ -52,6 +54,7 @@ COMMANDS = {
     "payoff": payoff_command,
     "pack": pack_command,
     "unpack": unpack_command,
+    "run": run_command,
     "study": study_command,
     "students": students_command,
     "report": report_command,
@@ -79,7 +82,7 @@ def main(argv=None):
     except SystemExit as stop:
         return stop.code
     except KeyboardInterrupt:
-        print("stopped; studies, and what keeps a --folder, go on with the same command", file=sys.stderr)
+        print("stopped; studies, jobs, and what keeps a --folder, go on with the same command", file=sys.stderr)
         return 130
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """Who does the jobs: worker processes on this machine, or actors on a Ray cluster. Both give (job, answer) pairs."""
 
+import importlib
 import json
 import os
 import queue
@@ -12,18 +13,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+WORKER = "tfcompress.study.worker"  # the module whose `work` does the jobs
 ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1", "TF_ENABLE_ONEDNN_OPTS": "1", **ONE_THREAD}
 
 
 class LocalPool:
     """`workers` processes; each writes what it prints to `logs/worker-<n>.log` in `folder`."""
 
-    def __init__(self, workers: int, folder):
+    def __init__(self, workers: int, folder, module: str = WORKER):
         if workers < 1:
             raise ValueError(f"Expected workers >= 1. Received: {workers}")
         self.logs = Path(folder) / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
-        self.workers = workers
+        self.workers, self.module = workers, module
         self.processes: dict[int, subprocess.Popen] = {}
 
     def run(self, jobs: list[dict]) -> Iterator[tuple[dict, dict]]:
@@ -64,7 +66,7 @@ class LocalPool:
         paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
         with open(self.logs / f"worker-{number}.log", "a") as log:
             self.processes[number] = subprocess.Popen(
-                [sys.executable, "-m", "tfcompress.study.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                [sys.executable, "-m", self.module], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=log, text=True, env=os.environ | ENVIRONMENT | {"PYTHONPATH": paths}, start_new_session=True,
             )  # fmt: skip
         return self.processes[number]
@@ -83,7 +85,7 @@ class RayPool:
     The cluster's machines need tfcompress and, for heartbeats, TFCOMPRESS_DATA; files travel with the jobs.
     """
 
-    def __init__(self, workers: int, address: str):
+    def __init__(self, workers: int, address: str, module: str = WORKER):
         try:
             import ray
         except ModuleNotFoundError as error:
@@ -97,7 +99,7 @@ class RayPool:
         if not 1 <= workers <= cores:
             ray.shutdown()
             raise ValueError(f"Expected 1 to {cores} workers, the cores of the Ray cluster. Received: {workers}")
-        self.actors = [ray.remote(num_cpus=1)(RayWorker).remote() for _ in range(workers)]
+        self.actors = [ray.remote(num_cpus=1)(RayWorker).remote(module) for _ in range(workers)]
 
     def run(self, jobs: list[dict]) -> Iterator[tuple[dict, dict]]:
         """As `LocalPool.run`."""
@@ -131,14 +133,14 @@ class RayPool:
 class RayWorker:
     """The actor: as the worker process, but files come in and go out as bytes."""
 
-    def __init__(self):
+    def __init__(self, module: str = WORKER):
         from .worker import pin
 
         pin()
+        self.module = module
 
     def work(self, job: dict, control: bytes | None) -> tuple[dict, dict]:
-        from .worker import work
-
+        work = importlib.import_module(self.module).work
         with tempfile.TemporaryDirectory(prefix="study-") as folder:
             paths = {key: str(Path(folder) / Path(job[key]).name) for key in ("control", "output")}
             if control is not None:

@@ -7,7 +7,6 @@ a job gives the same bytes whichever worker does it, and whatever that worker di
 import functools
 import json
 import os
-import sys
 import threading
 import time
 import traceback
@@ -16,7 +15,8 @@ from pathlib import Path
 CONTROL = "control"  # the job that trains the base net; every other job needs its file
 
 
-def main() -> None:
+def main(work) -> None:
+    """Do the jobs that come in with `work(**job)`, until the parent is gone."""
     jobs, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print goes to the log
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
@@ -80,4 +80,4 @@ def _end_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main(work)

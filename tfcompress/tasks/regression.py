@@ -102,5 +102,6 @@ TASK = Task(
     recipe=Recipe(epochs=20, batch_size=64, learning_rate=4e-3),
     datasets={"rotated_digits": rotated_digits, "auto_mpg": auto_mpg},
     check=check,
+    relative=True,
     teach=match,
 )

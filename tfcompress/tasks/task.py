@@ -96,6 +96,7 @@ class Task:
         check: `(data)`: ValueError where `data.y_*` are not of this task.
         targets: `(model, y) -> y` for `fit`, an array or a tuple of them, where a net is trained on another form of y.
         export: `(trained model) -> model` that ships, where the head is for training only (verification).
+        relative: the metric is in the units of y, not a share of 1: what is lost is told as a share of its value.
         teach: `(student, teacher, temperature, alpha) -> Distiller`, or None where soft targets make no sense.
     """
 
@@ -110,6 +111,7 @@ class Task:
     check: Callable
     targets: Callable = same_targets
     export: Callable = same_model
+    relative: bool = False
     teach: Callable | None = None
 
 

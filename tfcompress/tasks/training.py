@@ -1,14 +1,17 @@
 """`fit`: train any task by a `Recipe`; the same seed gives the same weights."""
 
 import math
+from pathlib import Path
 
 import keras
 import numpy as np
 
+from tfcompress.distribute import Backup
 from tfcompress.training import augment, optimizer
 
 
-def fit(model, task, data, recipe=None, *, seed=0, callbacks=(), initial_epoch=0, verbose=0):
+def fit(model, task, data, recipe=None, *, seed=0, callbacks=(), initial_epoch=0, backup=None,
+        verbose=0):
     """Compile `model` for `task` and train it on `data.x_train`; returns the Keras History, with `val_loss`.
 
     Works for compressed and quantization-aware models (give `callbacks=[CompressionCallback(...)]`) and for a
@@ -22,6 +25,8 @@ def fit(model, task, data, recipe=None, *, seed=0, callbacks=(), initial_epoch=0
         task: a `Task`. data: a `TaskData`.
         recipe: a `Recipe`; default: the task's own. Its `shift` and `balance` need one target an example: they are
             refused where y has positions. `mixup` and `label_smoothing` are for `tfcompress.training.fit`.
+        backup: path of an `.npz` file that is written after every epoch; a fit that finds it goes on there, and ends
+            as one that was never stopped (`distribute.Backup`). It is removed when all epochs are done.
 
     Raises:
         ValueError: y that are not of the task, a recipe that is not for it.
@@ -40,16 +45,21 @@ def fit(model, task, data, recipe=None, *, seed=0, callbacks=(), initial_epoch=0
         loss=task.loss(model),
         jit_compile=False,
     )
-    return model.fit(
+    keeping = [Backup(backup)] if backup else []
+    initial_epoch = keeping[0].restore(model) if keeping else initial_epoch
+    history = model.fit(
         stream,
         epochs=recipe.epochs,
         initial_epoch=initial_epoch,
         validation_data=(data.x_val, task.targets(model, data.y_val)),
         validation_batch_size=256,
-        callbacks=[_Epoch(stream), *callbacks],
+        callbacks=[_Epoch(stream), *callbacks, *keeping],
         shuffle=False,
         verbose=verbose,
     )
+    if backup:
+        Path(backup).unlink(missing_ok=True)
+    return history
 
 
 class Batches(keras.utils.PyDataset):

@@ -1,0 +1,99 @@
+"""The end of a job: the file that ships, packed and timed beside the control, its test score, and the report."""
+
+import hashlib
+import time
+
+from android_bench import side_by_side
+from android_bench.store import write_file
+from tfcompress import measure, tasks
+from tfcompress.convert import convert
+from tfcompress.job import plan, report
+from tfcompress.job.folder import CONTROL, FILE, judged, load, row_of, rows_of
+from tfcompress.job.judge import lost
+from tfcompress.pack import packing
+
+INSTEAD = ("dynamic", "float16", "float32")              # where no integer file keeps the score
+
+
+def finish(folder, resolved, data, rows, say):
+    """Write model.tflite, model.tfcp, resolved.yaml and report.html; returns the path of the report."""
+    found = shipped(folder, resolved, data, rows)
+    content = (folder / found["file"]).read_bytes()
+    write_file(folder / FILE, content)
+    row = row_of(folder, "bench")
+    if row is None:
+        row = _benched(folder, resolved, data, found, content)
+        rows_of(folder).append(row)
+    plan.write(resolved | {"job": resolved["job"] | {"search": 0}, "stages": decided(resolved, rows)},
+               folder / "resolved.yaml")
+    say(told(row, tasks.find(resolved["job"]["task"])))
+    return report.write_report(folder, resolved, data, [*rows, found], row)
+
+
+def shipped(folder, resolved, data, rows):
+    """The row of the file that ships: the quantized one, or the first of ``INSTEAD`` that loses no more than it may."""
+    row, last = row_of(folder, "convert"), [one for one in rows if one["kept"]][-1]
+    if row is None:
+        if last["stage"] == "quantize":
+            why = f"int8 or fewer bits, {last['how']}, behind {_before(rows)}"
+            row = last | {"stage": "convert", "file": "quantize.tflite", "why": why}
+        else:
+            row = _instead(folder, resolved, data, last, rows[0])
+        rows_of(folder).append(row)
+    return row
+
+
+def decided(resolved, rows):
+    """The stages with what the run found out."""
+    found = {row["stage"]: {name: row[name] for name in plan.FOUND if name in row} for row in rows}
+    return [stage | found[stage["stage"]] for stage in resolved["stages"]]
+
+
+def met(target, row):
+    """Whether the target's number is met; None where it has none.
+
+    >>> met(4, {"bytes": 25, "control_bytes": 100}), met(2000, {"bytes": 2001, "control_bytes": 1}), met("fast", {})
+    (True, False, None)
+    """
+    if isinstance(target, str):
+        return None
+    return row["bytes"] <= (row["control_bytes"] / target if target <= 1000 else target)
+
+
+def told(row, task):
+    """What came of it, in two lines."""
+    goal = {None: "", True: "; target met", False: "; TARGET NOT MET"}[row["met"]]
+    return (f"{task.metric} on test data: {row['control_test']:.4f} -> {row['test']:.4f}; {row['control_bytes']:,} -> "
+            f"{row['bytes']:,} bytes, packed {row['packed_bytes']:,}; {row['control_us']:.1f} -> {row['us']:.1f} us"
+            f"{goal}\nmodel.tflite SHA-256 {row['sha256']}")
+
+
+def _before(rows):
+    return ", ".join(row["stage"] for row in rows if row["kept"] and row["stage"] not in (CONTROL, "quantize")) \
+        or "the control"
+
+
+def _instead(folder, resolved, data, last, first):
+    task, model = tasks.find(resolved["job"]["task"]), load(folder, last["stage"])
+    for precision in INSTEAD:
+        row = judged(folder, f"as_{precision}", convert(task.export(model), precision), task, data,
+                         resolved["job"]["target"])
+        row |= {"stage": "convert", "kept": True, "loss": lost(task, row["score"], first["score"]),
+                "file": f"as_{precision}.tflite", "why": f"{precision}: no file of the stage quantize was kept"}
+        if row["loss"] <= resolved["drop"]:
+            break
+    return row
+
+
+def _benched(folder, resolved, data, found, content):
+    started, task = time.perf_counter(), tasks.find(resolved["job"]["task"])
+    control = (folder / "control.tflite").read_bytes()
+    packed = packing(content).content
+    write_file(folder / "model.tfcp", packed)
+    us = side_by_side.latencies([folder / "control.tflite", folder / FILE])
+    scores = [task.score(measure.run(one, data.x_test), data.y_test) for one in (control, content)]
+    row = {"stage": "bench", "kept": True, "why": "on this computer, one thread, in turns", "us": us[1],
+           "control_us": us[0], "test": scores[1], "control_test": scores[0], "loss": lost(task, scores[1], scores[0]),
+           "bytes": len(content), "control_bytes": len(control), "packed_bytes": len(packed),
+           "macs": found["macs"], "sha256": hashlib.sha256(content).hexdigest()}
+    return row | {"met": met(resolved["job"]["target"], row), "seconds": round(time.perf_counter() - started, 1)}

@@ -1,0 +1,140 @@
+"""From a ``Job`` to all that it leaves open: recipe, stages, seed. The mapping is what ``resolved.yaml`` holds."""
+
+import dataclasses
+import importlib.metadata
+import math
+
+import keras
+import yaml
+
+from android_bench.store import write_file
+from tfcompress import kept, tasks, zoo
+from tfcompress.job.spec import Job
+from tfcompress.recipes import RECIPES, Recipe
+from tfcompress.tasks.task import PARTS
+
+PACKAGES = ("tensorflow", "keras", "litert-quantizer", "ai-edge-litert", "numpy")
+SETTINGS = {                                             # of each stage, in the order in which they are tried
+    "factorize": ("keep", "epochs", "learning_rate"),
+    "prune": ("sparsity", "by", "epochs", "learning_rate"),
+    "shrink": (),
+    "distil": ("epochs", "learning_rate"),
+    "quantize": ("bits", "epochs", "learning_rate"),
+}
+FOUND = ("kept", "how")                                  # what a run adds: a rerun does the same without asking
+INT8 = 3.5                                               # times that an int8 file is smaller, biases and names included
+
+
+def load(job):
+    """``TaskData`` of the job."""
+    return tasks.load(job.task, job.data)
+
+
+def net(job, data, seed):
+    """The net to begin with, and whether it is trained."""
+    task = tasks.find(job.task)
+    if job.model is None:
+        return task.model(data, seed), False
+    if job.model.endswith(".keras"):
+        try:
+            return keras.models.load_model(job.model, compile=False), True
+        except (ValueError, TypeError, OSError) as error:
+            raise ValueError(f"Can't read the model {job.model}: {' '.join(str(error).split())[:300]}") from error
+    return zoo.build(job.model, data.input_shape, data.classes, seed=seed), False
+
+
+def resolve(job, data):
+    """The mapping of ``resolved.yaml``: nothing is left to a default of the code."""
+    task = tasks.find(job.task)
+    model, trained = net(job, data, 0)
+    recipe = _recipe(task, model.name, data)
+    return {
+        "job": dataclasses.asdict(job),
+        "seed": 0,
+        "drop": 0.05 if task.relative else 0.01,
+        "train": None if trained else dataclasses.asdict(recipe),
+        "tune": dataclasses.asdict(dataclasses.replace(recipe, warmup=0.05 if recipe.schedule == "cosine" else 0.0)),
+        "stages": _stages(job.target, recipe, 4 * model.count_params()),
+        "data_sha256": digest(data),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def digest(data):
+    """SHA-256 of all arrays."""
+    return kept.digest([getattr(data, f"{axis}_{part}") for part in PARTS for axis in "xy"])
+
+
+def check(plan):
+    """The ``Job`` of a mapping that was read; ValueError for what is not as ``resolve`` writes it."""
+    wanted = ("job", "seed", "drop", "train", "tune", "stages", "data_sha256", "versions")
+    wrong = sorted(set(plan) ^ set(wanted))
+    if wrong:
+        raise ValueError(f"A resolved job has the fields {', '.join(wanted)}. Missing or unknown: {', '.join(wrong)}.")
+    try:
+        job = Job(**plan["job"])
+        for name in ("train", "tune"):
+            Recipe(**plan[name]) if plan[name] is not None else None
+    except TypeError as error:
+        raise ValueError(f"`job`, `train` and `tune` of a resolved job are as it was written: {error}") from error
+    if not isinstance(plan["drop"], int | float) or not 0 <= plan["drop"] < 1:
+        raise ValueError(f"`drop` is what the metric may lose, 0 to 1. Received: drop: {plan['drop']!r}.")
+    for stage in plan["stages"]:
+        _check_stage(stage)
+    order = [stage["stage"] for stage in plan["stages"]]
+    if order != [name for name in SETTINGS if name in order]:
+        raise ValueError(f"Stages come once each, in the order {', '.join(SETTINGS)}. Received: {', '.join(order)}.")
+    return job
+
+
+def write(plan, path):
+    """Write the mapping, fields in their order, at once or not at all."""
+    write_file(path, yaml.safe_dump(plan, sort_keys=False, width=110).encode())
+
+
+def _check_stage(stage):
+    name = stage.get("stage") if isinstance(stage, dict) else stage
+    if name not in SETTINGS:
+        raise ValueError(f"Unknown stage {name!r}. Known: {', '.join(SETTINGS)}.")
+    wrong = sorted(set(stage) - {"stage", *FOUND} ^ set(SETTINGS[name]))
+    if wrong:
+        raise ValueError(f"The stage {name} has the settings {', '.join(SETTINGS[name]) or 'none'}. Missing or "
+                         f"unknown: {', '.join(wrong)}.")
+    limits = {"keep": (0, 1), "sparsity": (0, 1), "learning_rate": (0, math.inf), "epochs": (0, math.inf)}
+    for key, (low, high) in limits.items():
+        if key in stage and not (isinstance(stage[key], int | float) and low < stage[key] < high):
+            raise ValueError(f"{name}: {key} lies between {low} and {high}. Received: {key}: {stage[key]!r}.")
+    for key, known in (("by", ("weights", "filters")), ("bits", (8, 4, 2))):
+        if key in stage and stage[key] not in known:
+            raise ValueError(f"{name}: {key} is one of {known}. Received: {key}: {stage[key]!r}.")
+
+
+def _recipe(task, net_name, data):
+    """The one that was chosen for this net or data, else the task's own, on small data with as many steps."""
+    if task.name == "classification":
+        for name in (net_name, data.name):
+            if name in RECIPES:
+                return dataclasses.replace(RECIPES[name], mixup=0.0)     # which tasks.fit doesn't do
+    recipe = dataclasses.replace(task.recipe, shift=task.recipe.shift if data.name in task.datasets else 0)
+    epochs = max(recipe.epochs, min(100, round(3000 * recipe.epochs / len(data.x_train))))
+    return dataclasses.replace(recipe, epochs=epochs)
+
+
+def _stages(target, recipe, float_bytes):
+    """The settings that a target begins with."""
+    long, short, rate = recipe.epochs, max(2, math.ceil(recipe.epochs / 2)), recipe.learning_rate
+    keep, sparsity, by = 0.7, 0.9, "weights"
+    if target == "fast":
+        sparsity, by = 0.5, "filters"
+    elif target != "small":
+        ratio = target if target <= 1000 else float_bytes / target
+        by, rest = "filters", INT8 / ratio               # the share of the weights that may stay
+        keep = min(0.7, max(0.3, rest)) if rest < 1 else None
+        sparsity = min(0.9, 1 - math.sqrt(rest / keep)) if keep and rest < keep else None
+    found = [{"stage": "factorize", "keep": keep, "epochs": short, "learning_rate": rate / 2}] if keep else []
+    if sparsity:
+        found += [{"stage": "prune", "sparsity": round(sparsity, 3), "by": by, "epochs": long, "learning_rate": rate},
+                  {"stage": "shrink"}]
+    if found:
+        found.append({"stage": "distil", "epochs": short, "learning_rate": rate / 2})
+    return [*found, {"stage": "quantize", "bits": 8, "epochs": short, "learning_rate": rate / 4}]

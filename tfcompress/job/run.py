@@ -1,0 +1,180 @@
+"""``run_job``: the control, then stage by stage, each kept only where it pays; a killed job goes on where it was."""
+
+import dataclasses
+import time
+from pathlib import Path
+
+from android_bench.store import only_one, remember_config, write_file
+from tfcompress import tasks
+from tfcompress.convert import convert
+from tfcompress.job import finish, judge, plan, search, spec, stages
+from tfcompress.job.folder import CONTROL, judged, load, row_of, rows_of
+from tfcompress.kept import save
+from tfcompress.recipes import Recipe
+
+
+def run_job(path, out=None, *, workers=1, ray=None, say=print):
+    """Do what a job file asks for; returns the path of the report.
+
+    ``out`` then holds model.tflite, model.tfcp (packed), report.html, resolved.yaml, which runs the same job again to
+    the same bytes, rows.jsonl (a line a stage) and a ``.keras`` and a ``.tflite`` of each stage that was kept. The same
+    call goes on in a folder where it was stopped or killed, behind the last epoch of a training.
+
+    Bytes are the same on one thread (``tfcompress run`` sees to it), with the same versions, on the same kind of CPU.
+
+    Args:
+        path: of the job file, or of a resolved.yaml.
+        out: the folder; default: runs/<name of the file>, for runs/x/resolved.yaml runs/x_again.
+        workers: processes that try settings, where the job has a ``search``.
+        ray: address of a Ray cluster that tries them, or "local".
+        say: is told what was found, a line at a time.
+
+    Raises:
+        FileNotFoundError: no such file. ValueError: a bad job, data of other content than when it was resolved, a
+            folder of another job. RuntimeError: another process works in the folder.
+    """
+    folder = default_folder(path) if out is None else Path(out)
+    resolved, data = _asked(path)
+    with only_one(folder):
+        remember_config(folder, resolved)
+        if not (folder / "resolved.yaml").exists():
+            plan.write(resolved, folder / "resolved.yaml")
+        say(f"{folder}: {data}")
+        if resolved["job"]["search"]:
+            control(folder, resolved, data, say)
+            resolved = search.best(folder, resolved, data, workers, ray, say)
+        rows = work(folder, resolved, data, say)
+        return finish.finish(folder, resolved, data, rows, say)
+
+
+def write_plan(path, out=None):
+    """Write the resolved.yaml of a job file, without doing the job; returns its path."""
+    folder = default_folder(path) if out is None else Path(out)
+    resolved, _ = _asked(path)
+    plan.write(resolved, folder / "resolved.yaml")
+    return folder / "resolved.yaml"
+
+
+def default_folder(path):
+    """Where a job works.
+
+    >>> default_folder("jobs/ecg.yaml").as_posix(), default_folder("runs/ecg/resolved.yaml").as_posix()
+    ('runs/ecg', 'runs/ecg_again')
+    """
+    path = Path(path)
+    return path.parent.with_name(f"{path.parent.name}_again") if path.stem == "resolved" else Path("runs") / path.stem
+
+
+def work(folder, resolved, data, say=print):
+    """All stages, those that are done left out; returns the rows of ``rows.jsonl``."""
+    rows = [control(folder, resolved, data, say)]
+    count = len(resolved["stages"])
+    for number, stage in enumerate(resolved["stages"], 1):
+        name = stage["stage"]
+        row = row_of(folder, name)
+        if row is None:
+            if stage.get("kept") is False:
+                row = {"stage": name, "kept": False, "why": "not kept when this job was resolved"}
+            else:
+                allowed = resolved["drop"] * number / count
+                row = _tried(folder, resolved, data, stage, rows, allowed)
+            rows_of(folder).append(row)
+            say(_line(row))
+        rows.append(row)
+    return rows
+
+
+def control(folder, resolved, data, say=print):
+    """The row of the net that all begins with, trained where it is not there yet."""
+    row = row_of(folder, CONTROL)
+    if row is None:
+        started, job, seed = time.perf_counter(), plan.check(resolved), resolved["seed"]
+        task = tasks.find(job.task)
+        stages.fresh()
+        model, trained = plan.net(job, data, seed)
+        if not trained:
+            say(f"training the control: {resolved['train']['epochs']} epochs ...")
+            tasks.fit(model, task, data, Recipe(**resolved["train"]), seed=seed, backup=folder / "backup.npz")
+        save(model, folder / f"{CONTROL}.keras")
+        row = judged(folder, CONTROL, convert(task.export(model)), task, data, job.target)
+        row |= {"kept": True, "why": "what the others are measured against", "loss": 0.0,
+                "seconds": round(time.perf_counter() - started, 1)}
+        rows_of(folder).append(row)
+        say(_line(row))
+    return row
+
+
+def _tried(folder, resolved, data, stage, rows, allowed):
+    """The row of one stage, its files behind it where it is kept."""
+    name, started = stage["stage"], time.perf_counter()
+    job = plan.check(resolved)
+    task = tasks.find(job.task)
+    before = [row for row in rows if row["kept"]][-1]
+    base = {"stage": name, "kept": False, "why": "", "allowed": allowed}
+    stages.fresh()
+    if name == "distil" and before["stage"] == CONTROL:
+        return base | {"why": "The control has nothing to learn from itself."}
+    teacher = lambda: load(folder, CONTROL)                       # noqa: E731 - read only where it is asked for
+    doing = stages.Work(task, data, teacher, Recipe(**resolved["tune"]), stages.stage_seed(resolved["seed"], name),
+                        folder / "backup.npz")
+    model = load(folder, before["stage"])
+    if name == "quantize":
+        row = _quantized(folder, model, stage, doing, before, rows[0], allowed, job)
+    else:
+        try:
+            model = stages.STAGES[name](model, stage, doing)
+        except stages.NothingToDo as reason:
+            return base | {"why": str(reason)}
+        save(model, folder / f"{name}.keras")
+        row = judged(folder, name, convert(task.export(model)), task, data, job.target)
+        row |= _verdict(task, stage, before, row, rows[0], allowed)
+    return base | row | {"seconds": round(time.perf_counter() - started, 1)}
+
+
+def _quantized(folder, model, stage, doing, before, first, allowed, job):
+    """The better one of calibrated and trained; on a rerun the one that was found."""
+    known, tried = stage.get("how"), []
+    for how in [known] if known else ["calibrated", "trained"]:
+        if how == "calibrated" and stage["bits"] < 8:
+            continue
+        part = f"quantize_{how}"
+        stages.fresh()
+        model = load(folder, before["stage"]) if how == "trained" else model
+        file = stages.quantized(model, stage, doing, how)
+        row = judged(folder, part, file, doing.task, doing.data, job.target)
+        tried.append(row | _verdict(doing.task, stage, before, row, first, allowed) | {"how": how})
+    best = max(tried, key=lambda row: (row["kept"], -row["loss"]))
+    write_file(folder / "quantize.tflite", (folder / f"quantize_{best['how']}.tflite").read_bytes())
+    return best | {"stage": "quantize", "tried": {row["how"]: row["score"] for row in tried}}
+
+
+def _verdict(task, stage, before, row, first, allowed):
+    hops = [judge.Hop(**{field.name: one[field.name] for field in dataclasses.fields(judge.Hop)})
+            for one in (before, row)]
+    losses = tuple(judge.lost(task, one["score"], first["score"]) for one in (before, row))
+    kept, why = judge.verdict(stage["stage"], stage, *hops, losses, allowed)
+    if stage.get("kept"):                                # as it was found: times differ from run to run
+        kept, why = True, f"{why}; kept when this job was resolved"
+    return {"kept": kept, "why": why, "loss": losses[1]}
+
+
+def _asked(path):
+    """The resolved job of a file, and its data."""
+    found = spec.read(path)
+    if not isinstance(found, dict):
+        data = plan.load(found)
+        return plan.resolve(found, data), data
+    data = plan.load(plan.check(found))
+    digest = plan.digest(data)
+    if digest != found["data_sha256"]:
+        raise ValueError(f"The data {data.name} is not what it was when this job was resolved. Received: SHA-256 "
+                         f"{digest[:12]}..., resolved with {found['data_sha256'][:12]}... Resolve the job anew.")
+    return found, data
+
+
+def _line(row):
+    mark = "kept" if row["kept"] else "not kept"
+    if "score" not in row:
+        return f"{row['stage']:10} {mark:9} {row['why']}"
+    return (f"{row['stage']:10} {mark:9} {row['score']:.4f}  {row['bytes']:>11,} bytes  {row['packed_bytes']:>11,} "
+            f"packed  {row['seconds']:>6.0f} s  {row['why']}")

@@ -1,0 +1,80 @@
+"""What the user asks for: a job file of at most five fields."""
+
+import dataclasses
+from pathlib import Path
+
+import yaml
+
+from tfcompress import tasks
+
+EXAMPLE = "task: classification\ndata: ecg\nmodel: ecg_cnn\ntarget: small\nsearch: 0"
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One job.
+
+    Attributes:
+        task: a name in ``tasks.TASKS``.
+        data: a name of the task's data sets, or the path of an ``.npz`` (``tasks.user_data.read``); None: the first.
+        model: a name in ``zoo.MODELS``, or the path of a trained ``.keras`` model; None: the task's default net.
+        target: "small": fewest packed bytes. "fast": shortest run. A ratio up to 1000, or bytes above that, of the
+            ``.tflite``. All within what the metric may lose (``drop`` of the resolved file).
+        search: trials of other settings of the stages; 0 takes those that ``plan`` sets.
+
+    >>> Job("ocr").target
+    'small'
+    """
+
+    task: str
+    data: str | None = None
+    model: str | None = None
+    target: object = "small"
+    search: int = 0
+
+    def __post_init__(self):
+        tasks.find(self.task)
+        good = self.target in ("small", "fast") if isinstance(self.target, str) else _is_number(self.target)
+        if not good:
+            raise ValueError("`target` is 'small', 'fast', a ratio above 1 (times smaller) or bytes above 1000. "
+                             f"Received: target: {self.target!r}.")
+        if not isinstance(self.search, int) or isinstance(self.search, bool) or self.search < 0:
+            raise ValueError(f"`search` is a number of trials, 0 or more. Received: search: {self.search!r}.")
+        for name in ("data", "model"):
+            if not isinstance(getattr(self, name), str | None):
+                raise ValueError(f"`{name}` is a name or a path. Received: {name}: {getattr(self, name)!r}.")
+
+
+def _is_number(value):
+    return isinstance(value, int | float) and not isinstance(value, bool) and 1 < value < float("inf")
+
+
+def read(path):
+    """What a file asks for: a ``Job``, or the mapping of a ``resolved.yaml``. Paths are relative to the file's folder.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no YAML, fields that a job does not have.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"No job at {str(path)!r}. Expected a YAML file such as:\n{EXAMPLE}")
+    try:
+        found = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(found, dict) or not found:
+        raise ValueError(f"{path} holds no fields. Expected, for example:\n{EXAMPLE}")
+    if "stages" in found:
+        return found
+    known = [field.name for field in dataclasses.fields(Job)]
+    unknown = [str(name) for name in found if name not in known]
+    if unknown:
+        raise ValueError(f"{path}: a job has no field {', '.join(unknown)}. Fields: {', '.join(known)}. More can be "
+                         "set in the resolved.yaml that `tfcompress run --plan` writes.")
+    if "task" not in found:
+        raise ValueError(f"{path}: `task` is missing. One of {', '.join(tasks.TASKS)}.")
+    for name, ending in (("data", ".npz"), ("model", ".keras")):
+        if isinstance(found.get(name), str) and found[name].endswith(ending):
+            found[name] = str((path.parent / found[name]).resolve())
+    return Job(**found)
