@@ -25,6 +25,7 @@ def run_command(argv):
         print(run.write_plan(given, values.output))
         return
     started = time.perf_counter()
-    page = run.run_job(given, values.output, workers=values.workers, ray=values.ray,
-                       say=lambda line: print(line, flush=True))
+    with quiet():                                        # LiteRT and converters write to stderr; errors come as such
+        page = run.run_job(given, values.output, workers=values.workers, ray=values.ray,
+                           say=lambda line: print(line, flush=True))
     print(f"Report: {page.resolve()}   ({time.perf_counter() - started:.0f} s)")

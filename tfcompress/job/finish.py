@@ -12,7 +12,9 @@ from tfcompress.job.folder import CONTROL, FILE, judged, load, row_of, rows_of
 from tfcompress.job.judge import lost
 from tfcompress.pack import packing
 
-INSTEAD = ("dynamic", "float16", "float32")              # where no integer file keeps the score
+BITS = {8: "int8 weights and activations", 4: "4-bit weights", 2: "ternary weights"}
+PRECISIONS = {"dynamic": "int8 weights, activations quantized as the file runs", "float16": "float16 weights",
+              "float32": "float32"}                      # tried in turn where no file of the stage quantize was kept
 
 
 def finish(folder, resolved, data, rows, say):
@@ -31,14 +33,15 @@ def finish(folder, resolved, data, rows, say):
 
 
 def shipped(folder, resolved, data, rows):
-    """The row of the file that ships: the quantized one, or the first of ``INSTEAD`` that loses no more than it may."""
+    """The row of the file that ships: the quantized one, or the first of ``PRECISIONS`` that loses not too much."""
     row, last = row_of(folder, "convert"), [one for one in rows if one["kept"]][-1]
     if row is None:
         if last["stage"] == "quantize":
-            why = f"int8 or fewer bits, {last['how']}, behind {_before(rows)}"
+            [bits] = [stage["bits"] for stage in resolved["stages"] if stage["stage"] == "quantize"]
+            why = f"{BITS[bits]}, {last['how']}, behind {_before(rows)}"
             row = last | {"stage": "convert", "file": "quantize.tflite", "why": why}
         else:
-            row = _instead(folder, resolved, data, last, rows[0])
+            row = _instead(folder, resolved, data, last, rows)
         rows_of(folder).append(row)
     return row
 
@@ -73,13 +76,13 @@ def _before(rows):
         or "the control"
 
 
-def _instead(folder, resolved, data, last, first):
+def _instead(folder, resolved, data, last, rows):
     task, model = tasks.find(resolved["job"]["task"]), load(folder, last["stage"])
-    for precision in INSTEAD:
+    for precision in PRECISIONS:
         row = judged(folder, f"as_{precision}", convert(task.export(model), precision), task, data,
                          resolved["job"]["target"])
-        row |= {"stage": "convert", "kept": True, "loss": lost(task, row["score"], first["score"]),
-                "file": f"as_{precision}.tflite", "why": f"{precision}: no file of the stage quantize was kept"}
+        row |= {"stage": "convert", "kept": True, "loss": lost(task, row["score"], rows[0]["score"]),
+                "file": f"as_{precision}.tflite", "why": f"{PRECISIONS[precision]}, behind {_before(rows)}"}
         if row["loss"] <= resolved["drop"]:
             break
     return row

@@ -8,6 +8,7 @@ from android_bench.store import only_one, remember_config, write_file
 from tfcompress import tasks
 from tfcompress.convert import convert
 from tfcompress.job import finish, judge, plan, search, spec, stages
+from tfcompress.job.bar import EpochBar
 from tfcompress.job.folder import CONTROL, judged, load, row_of, rows_of
 from tfcompress.kept import save
 from tfcompress.recipes import Recipe
@@ -93,8 +94,8 @@ def control(folder, resolved, data, say=print):
         stages.fresh()
         model, trained = plan.net(job, data, seed)
         if not trained:
-            say(f"training the control: {resolved['train']['epochs']} epochs ...")
-            tasks.fit(model, task, data, Recipe(**resolved["train"]), seed=seed, backup=folder / "backup.npz")
+            tasks.fit(model, task, data, Recipe(**resolved["train"]), seed=seed, callbacks=[EpochBar(CONTROL)],
+                      backup=folder / "backup.npz")
         save(model, folder / f"{CONTROL}.keras")
         row = judged(folder, CONTROL, convert(task.export(model)), task, data, job.target)
         row |= {"kept": True, "why": "what the others are measured against", "loss": 0.0,

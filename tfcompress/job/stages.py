@@ -12,6 +12,7 @@ from tfcompress.callback import CompressionCallback
 from tfcompress.chain import Chain
 from tfcompress.conversion.slim import slim
 from tfcompress.convert import convert
+from tfcompress.job.bar import EpochBar
 from tfcompress.lowrank.factorize import factorize
 from tfcompress.model import compress, strip
 from tfcompress.pruning.keep_zeros import KeepZeros
@@ -50,6 +51,7 @@ class Work:
         recipe = dataclasses.replace(self.tune, epochs=stage["epochs"], learning_rate=stage["learning_rate"])
         learner = self.task.teach(held, self.teacher(), 1.0, 1.0) if self.task.teach else held
         callbacks = [CompressionCallback(max(1, self.steps(recipe) // 100))] if method else []
+        callbacks.append(EpochBar(stage["stage"]))
         tasks.fit(learner, self.task, self.data, recipe, seed=self.seed, callbacks=callbacks, backup=self.backup)
         return held
 

@@ -1,0 +1,178 @@
+"""Jobs from the file to the report: what stays, what is rolled back, what a stop leaves, the same bytes again."""
+
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import yaml
+
+from tfcompress import measure, tasks
+from tfcompress.distribute import Backup
+from tfcompress.job import folder as files
+from tfcompress.job import plan, spec
+from tfcompress.job.run import run_job
+
+pytestmark = pytest.mark.slow
+
+
+def short(**changed):
+    """A resolved job of few epochs on 392 cars."""
+    resolved = plan.resolve(spec.Job("regression", "auto_mpg"), tasks.load("regression", "auto_mpg"))
+    resolved["train"]["epochs"] = 20
+    for stage in resolved["stages"]:
+        stage.update({"epochs": 3} if "epochs" in stage else {})
+    return resolved | changed
+
+
+def run(resolved, place, **options):
+    place.mkdir(exist_ok=True)
+    plan.write(resolved, place / "job.yaml")
+    lines = []
+    run_job(place / "job.yaml", place / "out", **({"say": lines.append} | options))
+    return lines
+
+
+def sha256(place):
+    return hashlib.sha256((place / "out" / "model.tflite").read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    place = tmp_path_factory.mktemp("job")
+    return place, run(short(drop=0.5), place)
+
+
+def test_what_ships_is_what_was_judged(done):
+    place, lines = done
+    out, data, task = place / "out", tasks.load("regression", "auto_mpg"), tasks.TASKS["regression"]
+    bench = files.row_of(out, "bench")
+    content = (out / "model.tflite").read_bytes()
+    assert bench["sha256"] == sha256(place) and bench["bytes"] == len(content) < bench["control_bytes"]
+    assert bench["test"] == task.score(measure.run(content, data.x_test), data.y_test)
+    assert bench["packed_bytes"] == (out / "model.tfcp").stat().st_size
+    for row in files.rows_of(out).read():
+        if (out / f"{row['stage']}.tflite").exists():
+            own = (out / f"{row['stage']}.tflite").read_bytes()
+            assert row["score"] == task.score(measure.run(own, data.x_val), data.y_val)
+    page = (out / "report.html").read_text()
+    assert bench["sha256"] in page and "Auto MPG" in page and f"{bench['test']:.4f}" in page
+
+
+def test_stages_come_in_order_and_pruning_leaves_its_zeros(done):
+    out = done[0] / "out"
+    rows = {row["stage"]: row for row in files.rows_of(out).read()}
+    assert list(rows) == ["control", *plan.SETTINGS, "convert", "bench"]
+    assert rows["prune"]["kept"] and rows["prune"]["packed_bytes"] < rows["factorize"]["packed_bytes"] / 2
+    kernels = [layer.kernel.numpy() for layer in files.load(out, "prune").layers if hasattr(layer, "kernel")][:-1]
+    assert np.mean(np.concatenate([k.ravel() for k in kernels]) == 0) == pytest.approx(0.9, abs=0.01)
+    assert measure.sparsity(out / "model.tflite") > 0.2  # after shrink, which took most of the zeros away
+
+
+def test_a_resolved_job_makes_the_same_bytes_and_skips_what_did_not_stay(done, tmp_path):
+    resolved = yaml.safe_load((done[0] / "out" / "resolved.yaml").read_text())
+    assert all("kept" in stage for stage in resolved["stages"])
+    lines = run(resolved, tmp_path)
+    assert sha256(tmp_path) == sha256(done[0])
+    spared = [stage["stage"] for stage in resolved["stages"] if not stage["kept"]]
+    assert [line.split()[0] for line in lines if "not kept when" in line] == spared
+
+
+def test_what_was_done_is_not_done_again(done, monkeypatch):
+    monkeypatch.setattr(keras.Model, "fit", lambda *_, **__: pytest.fail("trained again"))
+    before = sha256(done[0])
+    run(short(drop=0.5), done[0])
+    assert sha256(done[0]) == before
+
+
+def test_another_job_does_not_get_the_folder(done):
+    with pytest.raises(ValueError, match="another configuration"):
+        run(short(drop=0.4), done[0])
+
+
+class Stopped(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("epoch", [2, 22])               # in the control's training, and in a stage's
+def test_a_stop_within_a_training_leaves_no_trace(done, tmp_path, monkeypatch, epoch):
+    seen, keep = [], Backup.on_epoch_end
+
+    def stop(self, number, logs=None):
+        keep(self, number, logs)
+        seen.append(number)
+        if len(seen) == epoch:
+            raise Stopped
+
+    monkeypatch.setattr(Backup, "on_epoch_end", stop)
+    with pytest.raises(Stopped):
+        run(short(drop=0.5), tmp_path)
+    assert (tmp_path / "out" / "backup.npz").exists()
+    run(short(drop=0.5), tmp_path)
+    assert sha256(tmp_path) == sha256(done[0])
+    whole = 20 + 3 * sum(name in [row["stage"] for row in files.rows_of(tmp_path / "out").read()]
+                         for name in ("factorize", "prune", "distil", "quantize"))
+    assert len(seen) == whole                            # no epoch was done twice
+    assert not (tmp_path / "out" / "backup.npz").exists()
+
+
+def test_a_stage_that_loses_too_much_is_rolled_back(tmp_path):
+    resolved = short(drop=0.0)
+    resolved["stages"] = [stage | {"sparsity": 0.99} for stage in resolved["stages"] if stage["stage"] == "prune"]
+    run(resolved, tmp_path)
+    rows = {row["stage"]: row for row in files.rows_of(tmp_path / "out").read()}
+    assert not rows["prune"]["kept"] and rows["prune"]["why"].startswith("loses ")
+    assert rows["convert"]["macs"] == rows["control"]["macs"] and measure.sparsity(
+        tmp_path / "out" / "model.tflite") < 0.1
+    assert rows["convert"]["file"] in ("as_dynamic.tflite", "as_float16.tflite", "as_float32.tflite")
+
+
+def test_your_own_trained_model_is_taken_as_it_is(tmp_path):
+    data = tasks.load("regression", "auto_mpg")
+    net = tasks.TASKS["regression"].model(data, 1)
+    net.save(tmp_path / "mine.keras")
+    (tmp_path / "job.yaml").write_text("task: regression\ndata: auto_mpg\nmodel: mine.keras\ntarget: 3\n")
+    run_job(tmp_path / "job.yaml", tmp_path / "out", say=lambda line: None)
+    found = measure.run(tmp_path / "out" / "control.tflite", data.x_test)[0]
+    np.testing.assert_allclose(found, net.predict(data.x_test, verbose=0), atol=1e-4)
+
+
+def test_a_search_takes_the_cheapest_trial_that_keeps_the_score(tmp_path):
+    resolved = short(drop=0.9)
+    resolved["job"]["search"] = 3
+    run(resolved, tmp_path, workers=2)
+    out = tmp_path / "out"
+    trials = [yaml.safe_load(line) for line in (out / "trials.jsonl").read_text().splitlines()]
+    assert [trial["number"] for trial in trials] == [0, 1, 2]
+    best = min((trial for trial in trials if trial["loss"] <= 0.9), key=lambda trial: trial["cost"])
+    assert sha256(tmp_path) == hashlib.sha256((out / "search" / f"{best['number']:03}.tflite").read_bytes()).hexdigest()
+    assert "Trials" in (out / "report.html").read_text()
+
+
+def test_a_killed_command_goes_on_to_the_same_bytes(done, tmp_path):
+    """kill -9, in the middle of a training, of the command itself."""
+    plan.write(short(drop=0.5), tmp_path / "job.yaml")
+    command = [sys.executable, "-m", "tfcompress.cli", "run", str(tmp_path / "job.yaml"), "-o", str(tmp_path / "out")]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    backup, end = tmp_path / "out" / "backup.npz", time.monotonic() + 120
+    while not backup.exists() and child.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+    os.killpg(child.pid, signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL and backup.exists()
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert sha256(tmp_path) == sha256(done[0])
+    assert re.search(r"SHA-256 " + sha256(tmp_path), found.stdout) and not found.stderr
+
+
+def test_one_line_for_a_bad_job(tmp_path):
+    (tmp_path / "job.yaml").write_text("task: ocr\nepochs: 3\n")
+    found = subprocess.run([sys.executable, "-m", "tfcompress.cli", "run", str(tmp_path / "job.yaml")],
+                           capture_output=True, text=True)  # fmt: skip
+    assert found.returncode == 2 and found.stderr.startswith("error: ") and len(found.stderr.splitlines()) == 1
