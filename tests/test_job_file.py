@@ -73,6 +73,8 @@ def test_all_that_a_job_leaves_open_is_written_down(tmp_path, cars):
     (lambda r: r["tune"].update(speed=1), "as it was written"),
     (lambda r: r["stages"][0].update(keep=1.0), "keep lies between 0 and 1. Received: keep: 1.0"),
     (lambda r: r["stages"][0].update(keep="all"), "Received: keep: 'all'"),
+    (lambda r: r["stages"][1].update(sparsity=[0.9, 1.0]), "sparsity lies between 0 and 1"),
+    (lambda r: r["stages"][1].update(sparsity=[]), "sparsity lies between 0 and 1"),
     (lambda r: r["stages"][0].pop("epochs"), "Missing or unknown: epochs"),
     (lambda r: r["stages"][1].update(by="rows"), "by is one of"),
     (lambda r: r["stages"][4].update(bits=7), "Received: bits: 7"),
@@ -135,13 +137,14 @@ def rows_of(resolved, count):
     rows = []
     for number in range(count):
         [(_, settings)] = search.suggest(rows, [number], resolved).items()
-        rows.append({"number": number, "settings": settings, "loss": 0.0, "cost": 10 + 100 * abs(settings["keep"] - 0.5),
-                     "stages": []})  # fmt: skip
+        cost = 10 + 100 * abs(settings["keep"] - 0.5)
+        rows.append({"number": number, "settings": settings, "loss": 0.0, "cost": cost, "stages": []})
     return rows
 
 
 def test_a_search_suggests_the_same_again_and_begins_with_the_plan(resolved):
     rows = rows_of(resolved, 8)
+    resolved["stages"][1]["sparsity"] = 0.9              # which the plan tries first
     assert search.applied(resolved["stages"], rows[0]["settings"]) == resolved["stages"]
     assert search.suggest(rows[:5], [5, 6], resolved) == search.suggest(rows[:5], [5, 6], resolved)
     assert rows_of(resolved, 8) == rows

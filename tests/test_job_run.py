@@ -23,11 +23,12 @@ pytestmark = pytest.mark.slow
 
 
 def short(**changed):
-    """A resolved job of few epochs on 392 cars."""
+    """A resolved job of few epochs on 392 cars: 95 % of the weights can't go, 80 % can."""
     resolved = plan.resolve(spec.Job("regression", "auto_mpg"), tasks.load("regression", "auto_mpg"))
     resolved["train"]["epochs"] = 20
     for stage in resolved["stages"]:
         stage.update({"epochs": 3} if "epochs" in stage else {})
+    resolved["stages"][1].update(sparsity=[0.97, 0.7], epochs=20)
     return resolved | changed
 
 
@@ -68,11 +69,13 @@ def test_what_ships_is_what_was_judged(done):
 def test_stages_come_in_order_and_pruning_leaves_its_zeros(done):
     out = done[0] / "out"
     rows = {row["stage"]: row for row in files.rows_of(out).read()}
-    assert list(rows) == ["control", *plan.SETTINGS, "convert", "bench"]
-    assert rows["prune"]["kept"] and rows["prune"]["packed_bytes"] < rows["factorize"]["packed_bytes"] / 2
-    kernels = [layer.kernel.numpy() for layer in files.load(out, "prune").layers if hasattr(layer, "kernel")][:-1]
-    assert np.mean(np.concatenate([k.ravel() for k in kernels]) == 0) == pytest.approx(0.9, abs=0.01)
-    assert measure.sparsity(out / "model.tflite") > 0.2  # after shrink, which took most of the zeros away
+    assert list(rows) == ["control", "factorize", "prune_97", "prune_70", "shrink", "distil", "quantize", "convert",
+                          "bench"]  # fmt: skip
+    assert not rows["prune_97"]["kept"] and rows["prune_70"]["kept"]
+    assert rows["prune_70"]["packed_bytes"] < 0.6 * rows["factorize"]["packed_bytes"]
+    kernels = [layer.kernel.numpy() for layer in files.load(out, "prune_70").layers if hasattr(layer, "kernel")][:-1]
+    assert np.mean(np.concatenate([k.ravel() for k in kernels]) == 0) == pytest.approx(0.7, abs=0.01)
+    assert measure.sparsity(out / "model.tflite") > 0.3  # trained on and quantized, the zeros that shrink left stay
 
 
 def test_a_resolved_job_makes_the_same_bytes_and_skips_what_did_not_stay(done, tmp_path):
@@ -100,7 +103,7 @@ class Stopped(BaseException):
     pass
 
 
-@pytest.mark.parametrize("epoch", [2, 22])               # in the control's training, and in a stage's
+@pytest.mark.parametrize("epoch", [2, 50])               # in the control's training, and in a stage's
 def test_a_stop_within_a_training_leaves_no_trace(done, tmp_path, monkeypatch, epoch):
     seen, keep = [], Backup.on_epoch_end
 
@@ -116,9 +119,7 @@ def test_a_stop_within_a_training_leaves_no_trace(done, tmp_path, monkeypatch, e
     assert (tmp_path / "out" / "backup.npz").exists()
     run(short(drop=0.5), tmp_path)
     assert sha256(tmp_path) == sha256(done[0])
-    whole = 20 + 3 * sum(name in [row["stage"] for row in files.rows_of(tmp_path / "out").read()]
-                         for name in ("factorize", "prune", "distil", "quantize"))
-    assert len(seen) == whole                            # no epoch was done twice
+    assert len(seen) == 20 + 3 + 20 + 20 + 3 + 3              # no epoch was done twice
     assert not (tmp_path / "out" / "backup.npz").exists()
 
 
@@ -127,7 +128,7 @@ def test_a_stage_that_loses_too_much_is_rolled_back(tmp_path):
     resolved["stages"] = [stage | {"sparsity": 0.99} for stage in resolved["stages"] if stage["stage"] == "prune"]
     run(resolved, tmp_path)
     rows = {row["stage"]: row for row in files.rows_of(tmp_path / "out").read()}
-    assert not rows["prune"]["kept"] and rows["prune"]["why"].startswith("loses ")
+    assert not rows["prune_99"]["kept"] and rows["prune_99"]["why"].startswith("loses ")
     assert rows["convert"]["macs"] == rows["control"]["macs"] and measure.sparsity(
         tmp_path / "out" / "model.tflite") < 0.1
     assert rows["convert"]["file"] in ("as_dynamic.tflite", "as_float16.tflite", "as_float32.tflite")
@@ -145,11 +146,11 @@ def test_your_own_trained_model_is_taken_as_it_is(tmp_path):
 
 def test_a_search_takes_the_cheapest_trial_that_keeps_the_score(tmp_path):
     resolved = short(drop=0.9)
-    resolved["job"]["search"] = 3
+    resolved["job"]["search"], resolved["stages"] = 2, resolved["stages"][-1:]
     run(resolved, tmp_path, workers=2)
     out = tmp_path / "out"
     trials = [yaml.safe_load(line) for line in (out / "trials.jsonl").read_text().splitlines()]
-    assert [trial["number"] for trial in trials] == [0, 1, 2]
+    assert [trial["number"] for trial in trials] == [0, 1]
     best = min((trial for trial in trials if trial["loss"] <= 0.9), key=lambda trial: trial["cost"])
     assert sha256(tmp_path) == hashlib.sha256((out / "search" / f"{best['number']:03}.tflite").read_bytes()).hexdigest()
     assert "Trials" in (out / "report.html").read_text()
@@ -157,7 +158,8 @@ def test_a_search_takes_the_cheapest_trial_that_keeps_the_score(tmp_path):
 
 def test_a_killed_command_goes_on_to_the_same_bytes(done, tmp_path):
     """kill -9, in the middle of a training, of the command itself."""
-    plan.write(short(drop=0.5), tmp_path / "job.yaml")
+    resolved = yaml.safe_load((done[0] / "out" / "resolved.yaml").read_text())
+    plan.write(resolved, tmp_path / "job.yaml")
     command = [sys.executable, "-m", "tfcompress.cli", "run", str(tmp_path / "job.yaml"), "-o", str(tmp_path / "out")]
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
     backup, end = tmp_path / "out" / "backup.npz", time.monotonic() + 120

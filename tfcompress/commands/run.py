@@ -15,8 +15,6 @@ def run_command(argv):
     flags.DEFINE_string("ray", None, "address of a Ray cluster that tries settings, or 'local'", flag_values=values)
     (given,) = parse(values, argv, "run JOB.yaml", 1,
                      "JOB.yaml: task, data, model, target, search; or a resolved.yaml. The same command goes on.")
-    from tfcompress.job import spec
-    spec.read(given)
     with quiet():
         from tfcompress.job import run
         from tfcompress.study.worker import pin

@@ -8,7 +8,7 @@ from android_bench.store import write_file
 from tfcompress import measure, tasks
 from tfcompress.convert import convert
 from tfcompress.job import plan, report
-from tfcompress.job.folder import CONTROL, FILE, judged, load, row_of, rows_of
+from tfcompress.job.folder import CONTROL, FILE, attempts, judged, load, row_of, rows_of
 from tfcompress.job.judge import lost
 from tfcompress.pack import packing
 
@@ -48,8 +48,13 @@ def shipped(folder, resolved, data, rows):
 
 def decided(resolved, rows):
     """The stages with what the run found out."""
-    found = {row["stage"]: {name: row[name] for name in plan.FOUND if name in row} for row in rows}
-    return [stage | found[stage["stage"]] for stage in resolved["stages"]]
+    known, found = {row["stage"]: row for row in rows}, []
+    for stage in resolved["stages"]:
+        tried = [(attempt, known[name]) for name, attempt in attempts(stage).items() if name in known]
+        attempt, row = tried[-1]
+        told = {name: row[name] for name in plan.FOUND if name in row}
+        found.append((attempt if row["kept"] else stage) | told)
+    return found
 
 
 def met(target, row):

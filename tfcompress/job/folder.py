@@ -7,6 +7,7 @@ import keras
 
 from android_bench.store import Store
 from tfcompress.job import judge
+from tfcompress.job.plan import sparsities
 
 CONTROL, FILE = "control", "model.tflite"
 
@@ -19,6 +20,17 @@ def rows_of(folder):
 def row_of(folder, name):
     """The row of a stage; None where it is not done."""
     return next((row for row in rows_of(folder).read() if row["stage"] == name), None)
+
+
+def attempts(stage):
+    """``{name: settings}`` of what is tried in turn, until one is kept: each sparsity of pruning; else the stage.
+
+    >>> list(attempts({"stage": "prune", "sparsity": [0.9, 0.8]})), list(attempts({"stage": "shrink"}))
+    (['prune_90', 'prune_80'], ['shrink'])
+    """
+    if stage["stage"] != "prune" or stage.get("kept") is False:
+        return {stage["stage"]: stage}
+    return {f"prune_{100 * sparsity:g}": stage | {"sparsity": sparsity} for sparsity in sparsities(stage)}
 
 
 def load(folder, name):

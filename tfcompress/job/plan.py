@@ -22,6 +22,7 @@ SETTINGS = {                                             # of each stage, in the
     "quantize": ("bits", "epochs", "learning_rate"),
 }
 FOUND = ("kept", "how")                                  # what a run adds: a rerun does the same without asking
+ALLOWED = {"factorize": 0.25, "prune": 0.75, "shrink": 0.75, "distil": 0.75, "quantize": 1.0}    # of the drop, up to it
 INT8 = 3.5                                               # times that an int8 file is smaller, biases and names included
 
 
@@ -53,7 +54,9 @@ def resolve(job, data):
         "seed": 0,
         "drop": 0.05 if task.relative else 0.01,
         "train": None if trained else dataclasses.asdict(recipe),
-        "tune": dataclasses.asdict(dataclasses.replace(recipe, warmup=0.05 if recipe.schedule == "cosine" else 0.0)),
+        "tune": dataclasses.asdict(dataclasses.replace(
+            recipe, warmup=0.05 if recipe.schedule == "cosine" else 0.0,
+            mixup=1.0 if task.teach and not task.relative else 0.0)),
         "stages": _stages(job.target, recipe, 4 * model.count_params()),
         "data_sha256": digest(data),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
@@ -92,6 +95,15 @@ def write(plan, path):
     write_file(path, yaml.safe_dump(plan, sort_keys=False, width=110).encode())
 
 
+def sparsities(stage):
+    """Those that are tried in turn, until one stays.
+
+    >>> sparsities({"sparsity": 0.9}), sparsities({"sparsity": [0.9, 0.8]})
+    ([0.9], [0.9, 0.8])
+    """
+    return stage["sparsity"] if isinstance(stage["sparsity"], list) else [stage["sparsity"]]
+
+
 def _check_stage(stage):
     name = stage.get("stage") if isinstance(stage, dict) else stage
     if name not in SETTINGS:
@@ -101,8 +113,10 @@ def _check_stage(stage):
         raise ValueError(f"The stage {name} has the settings {', '.join(SETTINGS[name]) or 'none'}. Missing or "
                          f"unknown: {', '.join(wrong)}.")
     limits = {"keep": (0, 1), "sparsity": (0, 1), "learning_rate": (0, math.inf), "epochs": (0, math.inf)}
-    for key, (low, high) in limits.items():
-        if key in stage and not (isinstance(stage[key], int | float) and low < stage[key] < high):
+    for key in limits.keys() & stage.keys():
+        low, high = limits[key]
+        values = sparsities(stage) if key == "sparsity" else [stage[key]]
+        if not values or not all(isinstance(value, int | float) and low < value < high for value in values):
             raise ValueError(f"{name}: {key} lies between {low} and {high}. Received: {key}: {stage[key]!r}.")
     for key, known in (("by", ("weights", "filters")), ("bits", (8, 4, 2))):
         if key in stage and stage[key] not in known:
@@ -123,17 +137,17 @@ def _recipe(task, net_name, data):
 def _stages(target, recipe, float_bytes):
     """The settings that a target begins with."""
     long, short, rate = recipe.epochs, max(2, math.ceil(recipe.epochs / 2)), recipe.learning_rate
-    keep, sparsity, by = 0.7, 0.9, "weights"
+    keep, sparsity, by = 0.7, [0.9, 0.8, 0.7], "weights"
     if target == "fast":
-        sparsity, by = 0.5, "filters"
+        sparsity, by = [0.5, 0.3], "filters"
     elif target != "small":
         ratio = target if target <= 1000 else float_bytes / target
         by, rest = "filters", INT8 / ratio               # the share of the weights that may stay
         keep = min(0.7, max(0.3, rest)) if rest < 1 else None
-        sparsity = min(0.9, 1 - math.sqrt(rest / keep)) if keep and rest < keep else None
+        sparsity = round(min(0.9, 1 - math.sqrt(rest / keep)), 3) if keep and rest < keep else None
     found = [{"stage": "factorize", "keep": keep, "epochs": short, "learning_rate": rate / 2}] if keep else []
     if sparsity:
-        found += [{"stage": "prune", "sparsity": round(sparsity, 3), "by": by, "epochs": long, "learning_rate": rate},
+        found += [{"stage": "prune", "sparsity": sparsity, "by": by, "epochs": long, "learning_rate": rate},
                   {"stage": "shrink"}]
     if found:
         found.append({"stage": "distil", "epochs": short, "learning_rate": rate / 2})

@@ -9,7 +9,7 @@ from tfcompress import tasks
 from tfcompress.convert import convert
 from tfcompress.job import finish, judge, plan, search, spec, stages
 from tfcompress.job.bar import EpochBar
-from tfcompress.job.folder import CONTROL, judged, load, row_of, rows_of
+from tfcompress.job.folder import CONTROL, attempts, judged, load, row_of, rows_of
 from tfcompress.kept import save
 from tfcompress.recipes import Recipe
 
@@ -69,19 +69,19 @@ def default_folder(path):
 def work(folder, resolved, data, say=print):
     """All stages, those that are done left out; returns the rows of ``rows.jsonl``."""
     rows = [control(folder, resolved, data, say)]
-    count = len(resolved["stages"])
-    for number, stage in enumerate(resolved["stages"], 1):
-        name = stage["stage"]
-        row = row_of(folder, name)
-        if row is None:
-            if stage.get("kept") is False:
-                row = {"stage": name, "kept": False, "why": "not kept when this job was resolved"}
-            else:
-                allowed = resolved["drop"] * number / count
-                row = _tried(folder, resolved, data, stage, rows, allowed)
-            rows_of(folder).append(row)
-            say(_line(row))
-        rows.append(row)
+    for stage in resolved["stages"]:
+        for name, attempt in attempts(stage).items():
+            row = row_of(folder, name)
+            if row is None:
+                if stage.get("kept") is False:
+                    row = {"stage": name, "kept": False, "why": "not kept when this job was resolved"}
+                else:
+                    row = _tried(folder, resolved, data, name, attempt, rows)
+                rows_of(folder).append(row)
+                say(_line(row))
+            rows.append(row)
+            if row["kept"]:
+                break
     return rows
 
 
@@ -105,25 +105,25 @@ def control(folder, resolved, data, say=print):
     return row
 
 
-def _tried(folder, resolved, data, stage, rows, allowed):
-    """The row of one stage, its files behind it where it is kept."""
-    name, started = stage["stage"], time.perf_counter()
+def _tried(folder, resolved, data, name, stage, rows):
+    """The row of one attempt at a stage, its files behind it where it is kept."""
+    started, allowed = time.perf_counter(), resolved["drop"] * plan.ALLOWED[stage["stage"]]
     job = plan.check(resolved)
     task = tasks.find(job.task)
     before = [row for row in rows if row["kept"]][-1]
     base = {"stage": name, "kept": False, "why": "", "allowed": allowed}
     stages.fresh()
-    if name == "distil" and before["stage"] == CONTROL:
+    if stage["stage"] == "distil" and before["stage"] == CONTROL:
         return base | {"why": "The control has nothing to learn from itself."}
     teacher = lambda: load(folder, CONTROL)                       # noqa: E731 - read only where it is asked for
-    doing = stages.Work(task, data, teacher, Recipe(**resolved["tune"]), stages.stage_seed(resolved["seed"], name),
-                        folder / "backup.npz")
+    seed = stages.stage_seed(resolved["seed"], stage["stage"])
+    doing = stages.Work(task, data, teacher, Recipe(**resolved["tune"]), seed, folder / "backup.npz")
     model = load(folder, before["stage"])
-    if name == "quantize":
+    if stage["stage"] == "quantize":
         row = _quantized(folder, model, stage, doing, before, rows[0], allowed, job)
     else:
         try:
-            model = stages.STAGES[name](model, stage, doing)
+            model = stages.STAGES[stage["stage"]](model, stage, doing)
         except stages.NothingToDo as reason:
             return base | {"why": str(reason)}
         save(model, folder / f"{name}.keras")

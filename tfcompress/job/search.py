@@ -108,7 +108,8 @@ def _space(stages):
 
 def _own(stages):
     own = {"rate": 1.0} | ({"factorize": True} if stages[0]["stage"] == "factorize" else {})
-    return own | {key: stage[key] for stage in stages for key in (*RANGES, "bits") if key in stage}
+    own |= {key: stage[key] for stage in stages for key in (*RANGES, "bits") if key in stage}
+    return own | {key: value[0] for key, value in own.items() if isinstance(value, list)}
 
 
 def _run(pool, folder, resolved, control, suggested):

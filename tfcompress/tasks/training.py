@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from tfcompress.distribute import Backup
-from tfcompress.training import augment, optimizer
+from tfcompress.training import augment, mixed, optimizer
 
 
 def fit(model, task, data, recipe=None, *, seed=0, callbacks=(), initial_epoch=0, backup=None,
@@ -24,7 +24,8 @@ def fit(model, task, data, recipe=None, *, seed=0, callbacks=(), initial_epoch=0
         model: Keras model with the task's outputs.
         task: a `Task`. data: a `TaskData`.
         recipe: a `Recipe`; default: the task's own. Its `shift` and `balance` need one target an example: they are
-            refused where y has positions. `mixup` and `label_smoothing` are for `tfcompress.training.fit`.
+            refused where y has positions. `mixup` mixes x alone: it is for a `Distiller` of alpha 1, which looks at no
+            y. `label_smoothing` is for `tfcompress.training.fit`.
         backup: path of an `.npz` file that is written after every epoch; a fit that finds it goes on there, and ends
             as one that was never stopped (`distribute.Backup`). It is removed when all epochs are done.
 
@@ -33,7 +34,7 @@ def fit(model, task, data, recipe=None, *, seed=0, callbacks=(), initial_epoch=0
     """
     recipe = recipe or task.recipe
     task.check(data)
-    _check(recipe, data)
+    _check(recipe, data, model)
     keras.utils.set_random_seed(seed)
     for i, variable in enumerate(model.non_trainable_variables):
         if variable.name == "seed_generator_state" and not initial_epoch:   # dropout's, drawn when the layer was made
@@ -78,7 +79,10 @@ class Batches(keras.utils.PyDataset):
             self.order, self.drawn = self._draw(), self.epoch
         size = self.recipe.batch_size
         chosen = self.order[index * size : (index + 1) * size]
-        x = augment(self.x[chosen], self.recipe, np.random.default_rng((self.seed, self.epoch, index)))
+        rng = np.random.default_rng((self.seed, self.epoch, index))
+        x = augment(self.x[chosen], self.recipe, rng)
+        if self.recipe.mixup:
+            x, _ = mixed(x, x, self.recipe.mixup, rng)
         return x, keras.tree.map_structure(lambda part: part[chosen], self.targets)
 
     def _draw(self):
@@ -100,9 +104,10 @@ class _Epoch(keras.callbacks.Callback):
         self.stream.epoch = epoch
 
 
-def _check(recipe, data):
+def _check(recipe, data, model):
     one_each = data.y_train.ndim == 1
-    refused = [name for name in ("mixup", "label_smoothing") if getattr(recipe, name)]
+    refused = ["label_smoothing"] if recipe.label_smoothing else []
+    refused += ["mixup"] if recipe.mixup and getattr(model, "alpha", None) != 1 else []
     refused += [name for name in ("shift",) if getattr(recipe, name) and not one_each]
     refused += ["balance"] if recipe.balance and not (one_each and data.y_train.dtype.kind in "iu") else []
     if refused:
