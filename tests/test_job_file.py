@@ -128,7 +128,7 @@ def test_a_stage_stays_where_it_pays(name, stage, costs, losses, kept):
 
 def test_shrink_stays_where_multiplications_go():
     before, after = judge.Hop(0.9, 1, 1, 10, 5), judge.Hop(0.9, 1, 1, 9, 5)
-    assert judge.verdict("shrink", {}, before, after, (0, 0), 0.01) == (True, "10% of the multiplications gone")
+    assert judge.verdict("shrink", {}, before, after, (0, 0), 0.01) == (True, "10.0% of the multiplications gone")
     assert not judge.verdict("shrink", {}, before, before, (0, 0), 0.01)[0]
 
 

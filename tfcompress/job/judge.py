@@ -60,6 +60,6 @@ def verdict(name, stage, before, after, loss, allowed):
     if name == "prune" and stage["by"] == "filters":
         return True, "filters are zero; shrink removes them"
     if name == "shrink" and after.macs < before.macs:
-        return True, f"{1 - after.macs / before.macs:.0%} of the multiplications gone"
+        return True, f"{1 - after.macs / before.macs:.1%} of the multiplications gone"
     kept = after.cost <= PAYS * before.cost
     return kept, f"costs {after.cost / before.cost:.0%} of before" + ("" if kept else ": does not pay")

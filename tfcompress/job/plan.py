@@ -49,15 +49,15 @@ def resolve(job, data):
     task = tasks.find(job.task)
     model, trained = net(job, data, 0)
     recipe = _recipe(task, model.name, data)
+    tune = dataclasses.replace(RECIPES.get(f"{model.name}_tune", recipe), warmup=0.05 * (recipe.schedule == "cosine"),
+                               mixup=1.0 if task.teach and not task.relative else 0.0)
     return {
         "job": dataclasses.asdict(job),
         "seed": 0,
         "drop": 0.05 if task.relative else 0.01,
         "train": None if trained else dataclasses.asdict(recipe),
-        "tune": dataclasses.asdict(dataclasses.replace(
-            recipe, warmup=0.05 if recipe.schedule == "cosine" else 0.0,
-            mixup=1.0 if task.teach and not task.relative else 0.0)),
-        "stages": _stages(job.target, recipe, 4 * model.count_params()),
+        "tune": dataclasses.asdict(tune),
+        "stages": _stages(job.target, tune, 4 * model.count_params()),
         "data_sha256": digest(data),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
@@ -134,9 +134,9 @@ def _recipe(task, net_name, data):
     return dataclasses.replace(recipe, epochs=epochs)
 
 
-def _stages(target, recipe, float_bytes):
+def _stages(target, tune, float_bytes):
     """The settings that a target begins with."""
-    long, short, rate = recipe.epochs, max(2, math.ceil(recipe.epochs / 2)), recipe.learning_rate
+    long, short, rate = 2 * tune.epochs, max(2, math.ceil(tune.epochs / 2)), tune.learning_rate
     keep, sparsity, by = 0.7, [0.9, 0.8, 0.7], "weights"
     if target == "fast":
         sparsity, by = [0.5, 0.3], "filters"
