@@ -55,8 +55,8 @@ def main(options):
     resolved = yaml.safe_load((place / "whole" / "resolved.yaml").read_text())
     runs = 1 + sum(row.get("whole_runs", 0) for row in store.read())
     kept = [stage["stage"] for stage in resolved["stages"] if stage["kept"]]
-    print(f"{options.kills} kills, {runs} whole runs between them, all with SHA-256 {whole}: {same}; stages kept: {kept}; "
-          f"untouched: {seconds:.0f} s")
+    print(f"{options.kills} kills, {runs} whole runs between them, all with SHA-256 {whole}: {same}; stages kept: "
+          f"{', '.join(kept)}; untouched: {seconds:.0f} s")
     return 0 if same else 1
 
 

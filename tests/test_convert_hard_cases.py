@@ -191,6 +191,20 @@ def test_a_torn_tflite_file_is_one_error(files):
         convert(files["float32"].content[: files["float32"].size // 2])
 
 
+def test_tensors_that_share_a_name_are_told_apart(files):
+    """As in openwakeword's hey_jarvis, where many tensors are called "arg0"."""
+    given = read(files["float32"].content)
+    graph = given.subgraphs[0]
+    ends = {*graph.inputs, *graph.outputs}
+    for index, tensor in enumerate(graph.tensors):
+        tensor.name = tensor.name if index in ends else b"arg0"
+    x = normal(12, 12, 3)[:16]
+    renamed = convert(write(given), "int8", x)
+    assert len({tensor.name for tensor in read(renamed.content).subgraphs[0].tensors}) == len(
+        read(renamed.content).subgraphs[0].tensors)
+    np.testing.assert_array_equal(renamed.predict(x), convert(files["float32"].content, "int8", x).predict(x))
+
+
 def test_a_quantized_tflite_file_is_refused(files):
     with pytest.raises(ValueError, match="quantized already"):
         convert(files["int8"].content, "dynamic")

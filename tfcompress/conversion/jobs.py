@@ -107,6 +107,7 @@ def adopt(path, output):
     recipe.add_signature(model)
     interpreter.Runner(content)
     rewrite.simplify(model)
+    names.unique(model)
     Path(output).write_bytes(write(model))
 
 

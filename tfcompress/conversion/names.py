@@ -15,6 +15,20 @@ def shorten(model):
             taken.add(tensor.name)
 
 
+def unique(model):
+    """Every tensor of the file has a name of its own, in place: litert-quantizer asks for that.
+
+    Of tensors with one name the input or output keeps it, else the first; the others get "_2" and so on.
+    """
+    taken, ends = set(), [{*graph.inputs, *graph.outputs} for graph in model.subgraphs]
+    order = sorted(((graph, i) for graph, tensors in enumerate(model.subgraphs) for i in range(len(tensors.tensors))),
+                   key=lambda place: place[1] not in ends[place[0]])
+    for graph, index in order:
+        tensor = model.subgraphs[graph].tensors[index]
+        tensor.name = _free(tensor.name or b"tensor", taken)
+        taken.add(tensor.name)
+
+
 def _free(name, taken):
     number, free = 1, name
     while free in taken:
