@@ -1,4 +1,4 @@
-"""Job files of five lines, each run, then run again from its resolved.yaml: what came of it, and are the bytes the same?
+"""Job files of five lines, each run, then again from its resolved.yaml: what came of it, and are the bytes equal?
 
     nice -n 5 python scripts/table_jobs.py [--folder runs/jobs] [JOB ...]       resumes; JOB: a name in scripts/jobs
 
