@@ -171,6 +171,26 @@ def test_a_teacher_adds_its_outputs_to_the_loss():
     assert [name for name, task in tasks.TASKS.items() if task.teach is None] == ["ocr", "detection"]
 
 
+@pytest.mark.slow
+def test_mixed_inputs_are_for_a_student_that_looks_at_no_labels():
+    """A student of the teacher's shape that sees mixtures only comes nearer to what the teacher says of mixtures."""
+    task, data = tasks.TASKS["classification"], series()
+    teacher, student = task.model(data, 0), task.model(data, 1)
+    tasks.fit(teacher, task, data, FAST)
+    rng = np.random.default_rng(0)
+    share = rng.random((60, 1, 1), "float32")
+    x = share * data.x_train[:60] + (1 - share) * data.x_train[60:120]
+    far, recipe = apart(teacher, student, x), dataclasses.replace(FAST, mixup=1.0)
+    tasks.fit(task.teach(student, teacher, 1.0, 1.0), task, data, recipe)
+    assert apart(teacher, student, x) < far / 2
+    with pytest.raises(ValueError, match="The recipe has mixup"):
+        tasks.fit(task.teach(student, teacher, 1.0, 0.9), task, data, recipe)
+
+
+def apart(one, other, x):
+    return np.abs(one.predict(x, verbose=0) - other.predict(x, verbose=0)).mean()
+
+
 @pytest.mark.parametrize("option", [{"shift": 2}, {"balance": 0.5}, {"mixup": 0.2}, {"label_smoothing": 0.1}])
 def test_a_recipe_that_would_move_x_and_not_y_is_refused(option):
     data = bars(mask, count=181)
