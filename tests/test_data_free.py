@@ -217,6 +217,14 @@ def test_a_model_that_remembers_nothing_gets_noise_and_says_so():
     assert found.norms == 0 and "no batch normalization" in str(found)
 
 
+def test_dense_layers_on_features_get_the_nearest_codes():
+    net = keras.Sequential([keras.Input((6, 4)), L.Flatten(), L.Dense(32, "relu"), L.Dense(5)])
+    first, last = tfcompress.one_click(net).kernels
+    assert first.kernel.samples == 0 and first.weights == 24 * 32 and not first.shift.any()
+    np.testing.assert_array_equal(first.codes, adapt.nearest([first.kernel])[0].codes)
+    assert last.kernel.samples > 0 and last.shift.any()
+
+
 def test_known_ranges_are_set_and_averages_may_reach_what_they_average():
     model = keras.Sequential([keras.Input((8, 8, 3), name="x"), L.Conv2D(4, 3, activation="relu"),
                               L.GlobalAveragePooling2D(), L.Dense(3), L.Softmax()])

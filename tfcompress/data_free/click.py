@@ -144,6 +144,8 @@ class _Click:
         self.synthetic = self._timed("synthesize", self._inputs)
         inputs = self.synthetic.inputs
         kernels, self.ranges, self.wanted = self._timed("observe", moments.observe, self.content, inputs)
+        if not self.synthetic.norms and not self.synthetic.given:
+            kernels = moments.without_features(kernels, self.graph)
         path, precision, rounded, met = self._timed("quantize", self._made, kernels)
         report = self._timed("check", self._gate, path, precision)
         content = path.read_bytes()
