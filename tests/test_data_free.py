@@ -225,6 +225,21 @@ def test_dense_layers_on_features_get_the_nearest_codes():
     assert last.kernel.samples > 0 and last.shift.any()
 
 
+def test_filters_of_zeros_and_low_ranks_go_first():
+    net = keras.Sequential([keras.Input((8, 8, 3)), L.Conv2D(16, 3, activation="relu", name="conv"), L.Flatten(),
+                            L.Dense(128, "relu", name="wide"), L.Dense(5)])  # fmt: skip
+    random, conv, wide = np.random.default_rng(0), net.get_layer("conv"), net.get_layer("wide")
+    conv.kernel.assign(conv.kernel.numpy() * (np.arange(16) < 6))
+    wide.kernel.assign(random.normal(size=(576, 4)) @ random.normal(size=(4, 128)) / 50)
+    found = tfcompress.one_click(net)
+    assert sorted(one.weights for one in found.kernels) == sorted([3 * 9 * 6, 216 * 4, 4 * 128, 128 * 5])
+    assert any("filters of zeros removed" in note for note in found.notes)
+    assert any("wide: of rank 4" in note for note in found.notes)
+    x = normal(8, 8, 3, count=32)
+    wanted = net.predict(x, verbose=0)
+    assert np.abs(found.file.predict(x) - wanted).max() < 0.03 * np.abs(wanted).max()
+
+
 def test_known_ranges_are_set_and_averages_may_reach_what_they_average():
     model = keras.Sequential([keras.Input((8, 8, 3), name="x"), L.Conv2D(4, 3, activation="relu"),
                               L.GlobalAveragePooling2D(), L.Dense(3), L.Softmax()])

@@ -29,6 +29,7 @@ from tfcompress.data_free import adapt, moments, ranges
 from tfcompress.data_free.equalize import equalize
 from tfcompress.data_free.expand import expand
 from tfcompress.data_free.plan import plan
+from tfcompress.data_free.spare import without_waste
 from tfcompress.data_free.synthesis import synthesize
 from tfcompress.flatbuffer import read
 from tfcompress.inspect import inspect
@@ -119,6 +120,10 @@ def one_click(model_or_path, target="small", *, seed=0):
     _check(target)
     worker.start()
     origin = source.read(model_or_path)
+    if origin.kind == "keras":
+        lean, words = without_waste(origin.value)
+        origin = source.read(lean) if words else origin
+        origin.notes += [f"nothing is lost by it: {one}" for one in words]
     with tempfile.TemporaryDirectory(prefix="tfcompress-") as name:
         return _Click(origin, Path(name), target, seed).run()
 
