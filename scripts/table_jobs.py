@@ -15,7 +15,7 @@ from readme_tables import into_readme
 
 from android_bench.store import Store, write_file
 from tfcompress import tasks
-from tfcompress.job.folder import row_of, rows_of
+from tfcompress.job.folder import in_words, row_of, rows_of
 
 JOBS = Path(__file__).parent / "jobs"
 RESULTS = Path(__file__).parent / "results"
@@ -43,7 +43,7 @@ def table(rows):
         same = "yes" if row["again_sha256"] == row["sha256"] else "**no**"
         cells = [f"`scripts/jobs/{row['job']}.yaml`", tasks.TASKS[row["task"]].metric, f"{row['control_test']:.4f}",
                  f"{row['test']:.4f}", *(f"{row[key] / 1e3:.1f}" for key in ("control_bytes", "bytes", "packed_bytes")),
-                 f"{row['control_us']:.1f}", f"{row['us']:.1f}", ", ".join(row["kept"]).replace("_", " "),
+                 f"{row['control_us']:.1f}", f"{row['us']:.1f}", ", ".join(map(in_words, row["kept"])),
                  f"{row['seconds'] / 60:.1f}", same]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

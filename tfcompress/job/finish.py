@@ -8,7 +8,7 @@ from android_bench.store import write_file
 from tfcompress import measure, tasks
 from tfcompress.convert import convert
 from tfcompress.job import plan, report
-from tfcompress.job.folder import CONTROL, FILE, attempts, judged, load, row_of, rows_of
+from tfcompress.job.folder import CONTROL, FILE, attempts, in_words, judged, load, row_of, rows_of
 from tfcompress.job.judge import lost
 from tfcompress.pack import packing
 
@@ -77,7 +77,7 @@ def told(row, task):
 
 
 def _before(rows):
-    return ", ".join(row["stage"] for row in rows if row["kept"] and row["stage"] not in (CONTROL, "quantize")) \
+    return ", ".join(in_words(row["stage"]) for row in rows if row["kept"] and row["stage"] not in (CONTROL, "quantize")) \
         or "the control"
 
 

@@ -33,6 +33,15 @@ def attempts(stage):
     return {f"prune_{100 * sparsity:g}": stage | {"sparsity": sparsity} for sparsity in sparsities(stage)}
 
 
+def in_words(name):
+    """The name of an attempt as a person reads it.
+
+    >>> in_words("prune_80"), in_words("shrink")
+    ('prune 80 %', 'shrink')
+    """
+    return f"{name.replace('_', ' ')} %" if name.startswith("prune_") else name
+
+
 def load(folder, name):
     """The Keras model of a stage."""
     return keras.models.load_model(Path(folder) / f"{name}.keras", compile=False)

@@ -9,6 +9,7 @@ import yaml
 
 from android_bench.store import Store, write_file
 from tfcompress import tasks
+from tfcompress.job.folder import in_words
 
 FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12, "color": "#374151"}
 LAYOUT = {"font": FONT, "paper_bgcolor": "white", "plot_bgcolor": "white", "height": 360, "showlegend": False,
@@ -26,6 +27,7 @@ def write_report(folder, resolved, data, rows, bench):
         rows: of the control, the stages and the file that ships; bench: the row of its last measurement.
     """
     task, path = tasks.find(resolved["job"]["task"]), Path(folder) / "report.html"
+    rows = [row | {"stage": in_words(row["stage"])} for row in rows]
     trials = Store(Path(folder) / "trials.jsonl", key=("number",)).read()
     charts = {"Packed bytes, stage by stage": _bytes(rows), f"{task.metric} on validation data": _scores(rows)}
     if trials:

@@ -9,7 +9,7 @@ from tfcompress import tasks
 from tfcompress.convert import convert
 from tfcompress.job import finish, judge, plan, search, spec, stages
 from tfcompress.job.bar import EpochBar
-from tfcompress.job.folder import CONTROL, attempts, judged, load, row_of, rows_of
+from tfcompress.job.folder import CONTROL, attempts, in_words, judged, load, row_of, rows_of
 from tfcompress.kept import save
 from tfcompress.recipes import Recipe
 
@@ -174,8 +174,8 @@ def _asked(path):
 
 
 def _line(row):
-    mark = "kept" if row["kept"] else "not kept"
+    mark, name = "kept" if row["kept"] else "not kept", in_words(row["stage"])
     if "score" not in row:
-        return f"{row['stage']:10} {mark:9} {row['why']}"
-    return (f"{row['stage']:10} {mark:9} {row['score']:.4f}  {row['bytes']:>11,} bytes  {row['packed_bytes']:>11,} "
+        return f"{name:10} {mark:9} {row['why']}"
+    return (f"{name:10} {mark:9} {row['score']:.4f}  {row['bytes']:>11,} bytes  {row['packed_bytes']:>11,} "
             f"packed  {row['seconds']:>6.0f} s  {row['why']}")
