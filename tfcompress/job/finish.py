@@ -77,8 +77,8 @@ def told(row, task):
 
 
 def _before(rows):
-    return ", ".join(in_words(row["stage"]) for row in rows if row["kept"] and row["stage"] not in (CONTROL, "quantize")) \
-        or "the control"
+    names = [in_words(row["stage"]) for row in rows if row["kept"] and row["stage"] not in (CONTROL, "quantize")]
+    return ", ".join(names) or "the control"
 
 
 def _instead(folder, resolved, data, last, rows):
