@@ -24,6 +24,7 @@ import yaml
 from android_bench.store import Store
 from tfcompress import tasks
 from tfcompress.job import plan, spec
+from tfcompress.job.folder import rows_of
 
 ROWS = Path(__file__).parent / "results" / "bench_kills.jsonl"
 LEAST = 2.0  # seconds: Python has started
@@ -72,9 +73,9 @@ def killed(place, row):
     except subprocess.TimeoutExpired:
         os.killpg(child.pid, signal.SIGKILL)
         child.wait()
-    rows = place / "killed" / "rows.jsonl"
-    row["behind"] = yaml.safe_load(rows.read_text().splitlines()[-1])["stage"] if rows.exists() else "nothing"
-    row["in_training"] = (place / "killed" / "backup.npz").exists()
+    rows = rows_of(place / "killed").read()
+    row["behind"] = rows[-1]["stage"] if rows else "nothing"
+    row["in_training"] = any((place / "killed").glob("backup_*.npz"))
     return True
 
 

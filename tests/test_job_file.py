@@ -42,6 +42,7 @@ def test_paths_are_relative_to_the_file(tmp_path):
     ("task: ocr\ntarget: true", "Received: target: True"),
     ("task: ocr\nsearch: -1", "0 or more. Received: search: -1"),
     ("task: ocr\nmodel: 3", "`model` is a name or a path. Received: model: 3"),
+    ("task: [ocr]", "`task` is a name"),
     ("task: [ocr", "is no YAML"),
     ("", "holds no fields"),
     ("- ocr", "holds no fields"),
@@ -75,6 +76,14 @@ def test_all_that_a_job_leaves_open_is_written_down(tmp_path, cars):
     (lambda r: r["stages"][0].update(keep="all"), "Received: keep: 'all'"),
     (lambda r: r["stages"][1].update(sparsity=[0.9, 1.0]), "sparsity lies between 0 and 1"),
     (lambda r: r["stages"][1].update(sparsity=[]), "sparsity lies between 0 and 1"),
+    (lambda r: r.update(tune=None), "as it was written"),
+    (lambda r: r.update(train=None), "as it was written"),
+    (lambda r: r.update(stages=None), "`stages` is a list"),
+    (lambda r: r.update(stages=[["prune"]]), "Unknown stage"),
+    (lambda r: r.update(seed="abc"), "whole number >= 0"),
+    (lambda r: r["stages"][0].update(epochs=2.5), "epochs is a whole number"),
+    (lambda r: r["stages"][4].update(bits=4, how="calibrated"), "how is one of"),
+    (lambda r: r["stages"][0].update(kept="yes"), "kept is one of"),
     (lambda r: r["stages"][0].pop("epochs"), "Missing or unknown: epochs"),
     (lambda r: r["stages"][1].update(by="rows"), "by is one of"),
     (lambda r: r["stages"][4].update(bits=7), "Received: bits: 7"),
@@ -151,6 +160,13 @@ def test_a_search_suggests_the_same_again_and_begins_with_the_plan(resolved):
     assert len({str(row["settings"]) for row in rows}) == 8
     for row in rows:
         plan.check(resolved | {"stages": search.applied(resolved["stages"], row["settings"])})
+
+
+@pytest.mark.parametrize("target", [12, 15, 20, 23])
+def test_a_search_takes_what_the_plan_has_beyond_its_ranges(cars, target):
+    own = plan.resolve(spec.Job("regression", "auto_mpg", target=target), cars)
+    assert len({str(row["settings"]) for row in rows_of(own, 3)}) == 3
+    search.suggest([], [0], own | {"stages": own["stages"][:2]})         # without the stage quantize
 
 
 def test_a_search_comes_nearer_to_the_least_cost_than_chance(resolved):

@@ -17,7 +17,9 @@ from tfcompress import measure, tasks
 from tfcompress.distribute import Backup
 from tfcompress.job import folder as files
 from tfcompress.job import plan, spec
-from tfcompress.job.run import run_job
+from tfcompress.job.run import run_job, write_plan
+from tfcompress.pruning.keep_zeros import KeepZeros
+from tfcompress.quantization.aware import quantize_aware
 
 pytestmark = pytest.mark.slow
 
@@ -116,11 +118,11 @@ def test_a_stop_within_a_training_leaves_no_trace(done, tmp_path, monkeypatch, e
     monkeypatch.setattr(Backup, "on_epoch_end", stop)
     with pytest.raises(Stopped):
         run(short(drop=0.5), tmp_path)
-    assert (tmp_path / "out" / "backup.npz").exists()
+    assert list((tmp_path / "out").glob("backup_*.npz"))
     run(short(drop=0.5), tmp_path)
     assert sha256(tmp_path) == sha256(done[0])
     assert len(seen) == 20 + 3 + 20 + 20 + 3 + 3              # no epoch was done twice
-    assert not (tmp_path / "out" / "backup.npz").exists()
+    assert not list((tmp_path / "out").glob("backup_*.npz"))
 
 
 def test_a_stage_that_loses_too_much_is_rolled_back(tmp_path):
@@ -144,6 +146,60 @@ def test_your_own_trained_model_is_taken_as_it_is(tmp_path):
     np.testing.assert_allclose(found, net.predict(data.x_test, verbose=0), atol=1e-4)
 
 
+def test_a_stage_that_fails_is_passed_over(tmp_path, monkeypatch):
+    """A net whose pruning diverges: the job ends with what it has."""
+    resolved = short(drop=0.5)
+    resolved["stages"] = [stage for stage in resolved["stages"] if stage["stage"] in ("prune", "quantize")]
+    resolved["stages"][0].update(sparsity=0.5, learning_rate=1e30, epochs=2)
+    run(resolved, tmp_path)
+    rows = {row["stage"]: row for row in files.rows_of(tmp_path / "out").read()}
+    assert not rows["prune_50"]["kept"] and "NaN" in rows["prune_50"]["why"] and rows["convert"]["kept"]
+    assert not list((tmp_path / "out").glob("backup_*.npz"))
+
+
+def test_times_of_fast_are_ratios_to_the_control(tmp_path):
+    resolved = short(drop=0.9)
+    resolved["job"]["target"], resolved["stages"] = "fast", resolved["stages"][-1:]
+    resolved["stages"][0]["how"] = "calibrated"
+    run(resolved, tmp_path)
+    rows = {row["stage"]: row for row in files.rows_of(tmp_path / "out").read()}
+    assert 0 < rows["quantize"]["cost"] != rows["control"]["cost"] > 0
+    assert f"{rows['quantize']['cost'] / rows['control']['cost']:.0%}" in rows["quantize"]["why"]
+
+
+def test_only_exact_zeros_are_kept_in_quantization_aware_training():
+    """Not those that eight bits round to zero; the head's, too."""
+    net = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, "relu", name="one"), keras.layers.Dense(4)])
+    for layer in net.layers:
+        kernel = np.random.default_rng(0).normal(size=layer.kernel.shape)
+        kernel[:, 0], kernel[0] = 0.0, 1e-5
+        layer.kernel.assign(kernel)
+    aware = quantize_aware(net, weights=KeepZeros())
+    masks = [variable.numpy() for variable in aware.variables if variable.path.endswith("mask")]
+    assert len(masks) == 2
+    for mask, layer in zip(masks, net.layers, strict=True):
+        np.testing.assert_array_equal(mask, layer.kernel.numpy() != 0)
+
+
+def test_a_plan_that_was_edited_is_not_thrown_away(tmp_path):
+    (tmp_path / "job.yaml").write_text("task: regression\ndata: auto_mpg\n")
+    edited = yaml.safe_load(write_plan(tmp_path / "job.yaml", tmp_path / "out").read_text()) | {"drop": 0.1}
+    plan.write(edited, tmp_path / "out" / "resolved.yaml")
+    with pytest.raises(ValueError, match="holds another plan, edited perhaps"):
+        run_job(tmp_path / "job.yaml", tmp_path / "out")
+
+
+def test_a_model_that_does_not_fit_is_refused_before_training(tmp_path):
+    net = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten(), keras.layers.Dense(7)])
+    net.save(tmp_path / "seven.keras")
+    (tmp_path / "job.yaml").write_text("task: classification\ndata: digits\nmodel: seven.keras\n")
+    with pytest.raises(ValueError, match="takes one output with 10 columns"):
+        run_job(tmp_path / "job.yaml", tmp_path / "out")
+    (tmp_path / "job.yaml").write_text("task: regression\ndata: auto_mpg\nmodel: seven.keras\n")
+    with pytest.raises(ValueError, match=r"does not take examples \(7,\)"):
+        run_job(tmp_path / "job.yaml", tmp_path / "out")
+
+
 def test_a_search_takes_the_cheapest_trial_that_keeps_the_score(tmp_path):
     resolved = short(drop=0.9)
     resolved["job"]["search"], resolved["stages"] = 2, resolved["stages"][-1:]
@@ -162,7 +218,7 @@ def test_a_killed_command_goes_on_to_the_same_bytes(done, tmp_path):
     plan.write(resolved, tmp_path / "job.yaml")
     command = [sys.executable, "-m", "tfcompress.cli", "run", str(tmp_path / "job.yaml"), "-o", str(tmp_path / "out")]
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
-    backup, end = tmp_path / "out" / "backup.npz", time.monotonic() + 120
+    backup, end = tmp_path / "out" / "backup_control.npz", time.monotonic() + 120
     while not backup.exists() and child.poll() is None and time.monotonic() < end:
         time.sleep(0.05)
     os.killpg(child.pid, signal.SIGKILL)

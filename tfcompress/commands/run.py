@@ -1,10 +1,12 @@
 """``run``: a job file in, a checked ``.tflite`` and its report out."""
 
+import os
 import time
 
 from absl import flags
 
 from tfcompress.commands.flags import flag_values, parse, quiet
+from tfcompress.study.pool import ENVIRONMENT
 
 
 def run_command(argv):
@@ -15,6 +17,7 @@ def run_command(argv):
     flags.DEFINE_string("ray", None, "address of a Ray cluster that tries settings, or 'local'", flag_values=values)
     (given,) = parse(values, argv, "run JOB.yaml", 1,
                      "JOB.yaml: task, data, model, target, search; or a resolved.yaml. The same command goes on.")
+    os.environ.update(ENVIRONMENT)                       # as the workers of a search: bytes are equal on CPUs
     with quiet():
         from tfcompress.job import run
         from tfcompress.study.worker import pin

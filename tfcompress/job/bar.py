@@ -1,25 +1,28 @@
 """A progress bar for a training, on terminals only."""
 
+import contextlib
+
 import keras
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
-class EpochBar(keras.callbacks.Callback):
-    """Epochs of one ``fit``; the bar goes when it is done. Nothing is shown where output is no terminal."""
+@contextlib.contextmanager
+def epoch_bar(label):
+    """A callback that shows the epochs of one ``fit``; the bar goes with it, however it ends.
 
-    def __init__(self, label):
+    Nothing is shown where output is no terminal.
+    """
+    bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"),
+                   TimeRemainingColumn(), transient=True)
+    bar.disable = not bar.console.is_terminal
+    with bar:
+        yield _Epochs(bar, bar.add_task(label, total=None))
+
+
+class _Epochs(keras.callbacks.Callback):
+    def __init__(self, bar, task):
         super().__init__()
-        self.bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"),
-                            TimeRemainingColumn(), transient=True)
-        self.bar.disable = not self.bar.console.is_terminal
-        self.label, self.task = label, None
-
-    def on_train_begin(self, logs=None):
-        self.bar.start()
-        self.task = self.bar.add_task(self.label, total=self.params["epochs"])
+        self.bar, self.task = bar, task
 
     def on_epoch_end(self, epoch, logs=None):
-        self.bar.update(self.task, completed=epoch + 1)
-
-    def on_train_end(self, logs=None):
-        self.bar.stop()
+        self.bar.update(self.task, completed=epoch + 1, total=self.params["epochs"])

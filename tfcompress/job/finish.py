@@ -26,8 +26,8 @@ def finish(folder, resolved, data, rows, say):
     if row is None:
         row = _benched(folder, resolved, data, found, content)
         rows_of(folder).append(row)
-    plan.write(resolved | {"job": resolved["job"] | {"search": 0}, "stages": decided(resolved, rows)},
-               folder / "resolved.yaml")
+    resolved = resolved | {"job": resolved["job"] | {"search": 0}, "stages": decided(resolved, rows)}
+    plan.write(resolved, folder / "resolved.yaml")
     say(told(row, tasks.find(resolved["job"]["task"])))
     return report.write_report(folder, resolved, data, [*rows, found], row)
 
@@ -84,8 +84,8 @@ def _before(rows):
 def _instead(folder, resolved, data, last, rows):
     task, model = tasks.find(resolved["job"]["task"]), load(folder, last["stage"])
     for precision in PRECISIONS:
-        row = judged(folder, f"as_{precision}", convert(task.export(model), precision), task, data,
-                         resolved["job"]["target"])
+        file = convert(task.export(model), precision)
+        row = judged(folder, f"as_{precision}", file, task, data, resolved["job"]["target"], last)
         row |= {"stage": "convert", "kept": True, "loss": lost(task, row["score"], rows[0]["score"]),
                 "file": f"as_{precision}.tflite", "why": f"{PRECISIONS[precision]}, behind {_before(rows)}"}
         if row["loss"] <= resolved["drop"]:

@@ -47,8 +47,9 @@ def load(folder, name):
     return keras.models.load_model(Path(folder) / f"{name}.keras", compile=False)
 
 
-def judged(folder, name, file, task, data, target):
-    """The row of a ``TFLiteModel``, which is saved as ``<name>.tflite``."""
+def judged(folder, name, file, task, data, target, before=None):
+    """The row of a ``TFLiteModel``, which is saved as ``<name>.tflite``; ``before``: the row of the file before it."""
     path = Path(folder) / f"{name}.tflite"
     file.save(path)
-    return {"stage": name} | dataclasses.asdict(judge.weigh(path, task, data, target))
+    known = None if before is None else (path.with_name(f"{before['stage']}.tflite"), before["cost"])
+    return {"stage": name} | dataclasses.asdict(judge.weigh(path, task, data, target, known))

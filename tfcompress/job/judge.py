@@ -21,15 +21,23 @@ class Hop:
     cost: float
 
 
-def weigh(path, task, data, target):
-    """The ``Hop`` of a file."""
+def weigh(path, task, data, target, before=None):
+    """The ``Hop`` of a file.
+
+    Args:
+        before: path and cost of the file before it. Times are measured side by side with that, so that the cost of
+            each file is the control's time, times ratios.
+    """
     content = path.read_bytes()
     score = task.score(measure.run(content, data.x_val), data.y_val)
     packed = len(packing(content, fast=True).content)
-    if target == "fast":
+    if target != "fast":
+        cost = packed if target == "small" else len(content)
+    elif before is None:
         cost = side_by_side.latencies([path])[0]
     else:
-        cost = packed if target == "small" else len(content)
+        first, second = side_by_side.latencies([before[0], path])
+        cost = before[1] * second / first
     return Hop(score, len(content), packed, inspect(content).macs, cost)
 
 

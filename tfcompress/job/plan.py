@@ -13,7 +13,7 @@ from tfcompress.job.spec import Job
 from tfcompress.recipes import RECIPES, Recipe
 from tfcompress.tasks.task import PARTS
 
-PACKAGES = ("tensorflow", "keras", "litert-quantizer", "ai-edge-litert", "numpy")
+PACKAGES = ("tfcompress", "tensorflow", "keras", "litert-quantizer", "ai-edge-litert", "numpy")
 SETTINGS = {                                             # of each stage, in the order in which they are tried
     "factorize": ("keep", "epochs", "learning_rate"),
     "prune": ("sparsity", "by", "epochs", "learning_rate"),
@@ -26,6 +26,9 @@ ALLOWED = {"factorize": 0.25, "prune": 0.75, "shrink": 0.75, "distil": 0.75, "qu
 INT8 = 3.5                                               # times that an int8 file is smaller, biases and names included
 
 
+COLUMNS = ("classification", "multi_label", "sequence_labelling", "segmentation")     # outputs have one a class
+
+
 def load(job):
     """``TaskData`` of the job."""
     return tasks.load(job.task, job.data)
@@ -36,20 +39,35 @@ def net(job, data, seed):
     task = tasks.find(job.task)
     if job.model is None:
         return task.model(data, seed), False
-    if job.model.endswith(".keras"):
-        try:
-            return keras.models.load_model(job.model, compile=False), True
-        except (ValueError, TypeError, OSError) as error:
-            raise ValueError(f"Can't read the model {job.model}: {' '.join(str(error).split())[:300]}") from error
-    return zoo.build(job.model, data.input_shape, data.classes, seed=seed), False
+    trained = job.model.endswith(".keras")
+    try:
+        model = keras.models.load_model(job.model, compile=False) if trained else \
+            zoo.build(job.model, data.input_shape, data.classes, seed=seed)
+    except (ValueError, TypeError, OSError) as error:
+        raise ValueError(f"Can't make the model {job.model}: {' '.join(str(error).split())[:300]}") from error
+    _check_net(model, job, data)
+    return model, trained
+
+
+def _check_net(model, job, data):
+    """ValueError for a model with other inputs or outputs than the task's."""
+    if len(model.inputs) != 1 or tuple(model.inputs[0].shape[1:]) != tuple(data.input_shape):
+        raise ValueError(f"The model {job.model} does not take examples {tuple(data.input_shape)}. Received: inputs "
+                         f"{[tuple(one.shape[1:]) for one in model.inputs]}.")
+    wanted = {name: data.classes for name in COLUMNS} | {"ocr": data.classes + 1}
+    found = [tuple(one.shape[1:]) for one in model.outputs]
+    if job.task in wanted and (len(found) != 1 or found[0][-1:] != (wanted[job.task],)):
+        raise ValueError(f"{job.task} of {data.name} takes one output with {wanted[job.task]} columns. Received from "
+                         f"the model {job.model}: {found}.")
 
 
 def resolve(job, data):
-    """The mapping of ``resolved.yaml``: nothing is left to a default of the code."""
+    """The mapping of ``resolved.yaml``: what the job leaves open."""
     task = tasks.find(job.task)
     model, trained = net(job, data, 0)
     recipe = _recipe(task, model.name, data)
-    tune = dataclasses.replace(RECIPES.get(f"{model.name}_tune", recipe), warmup=0.05 * (recipe.schedule == "cosine"),
+    own = RECIPES.get(f"{model.name}_tune", recipe) if task.name == "classification" else recipe
+    tune = dataclasses.replace(own, warmup=0.05 * (recipe.schedule == "cosine"),
                                mixup=1.0 if task.teach and not task.relative else 0.0)
     return {
         "job": dataclasses.asdict(job),
@@ -59,6 +77,7 @@ def resolve(job, data):
         "tune": dataclasses.asdict(tune),
         "stages": _stages(job.target, tune, 4 * model.count_params()),
         "data_sha256": digest(data),
+        "model_sha256": kept.fingerprint(model) if trained else None,
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
 
@@ -70,16 +89,22 @@ def digest(data):
 
 def check(plan):
     """The ``Job`` of a mapping that was read; ValueError for what is not as ``resolve`` writes it."""
-    wanted = ("job", "seed", "drop", "train", "tune", "stages", "data_sha256", "versions")
-    wrong = sorted(set(plan) ^ set(wanted))
+    wanted = ("job", "seed", "drop", "train", "tune", "stages", "data_sha256", "model_sha256", "versions")
+    wrong = sorted(map(str, set(plan) ^ set(wanted)))
     if wrong:
         raise ValueError(f"A resolved job has the fields {', '.join(wanted)}. Missing or unknown: {', '.join(wrong)}.")
     try:
         job = Job(**plan["job"])
-        for name in ("train", "tune"):
-            Recipe(**plan[name]) if plan[name] is not None else None
+        trained = bool(job.model) and job.model.endswith(".keras")
+        for name in ("tune",) if trained else ("train", "tune"):
+            Recipe(**plan[name])
     except TypeError as error:
         raise ValueError(f"`job`, `train` and `tune` of a resolved job are as it was written: {error}") from error
+    if not isinstance(plan["versions"], dict) or not _is_whole(plan["seed"], 0):
+        raise ValueError(f"`seed` is a whole number >= 0, `versions` a mapping. Received: seed: {plan['seed']!r}, "
+                         f"versions: {plan['versions']!r}.")
+    if not isinstance(plan["stages"], list):
+        raise ValueError(f"`stages` is a list. Received: stages: {plan['stages']!r}.")
     if not isinstance(plan["drop"], int | float) or not 0 <= plan["drop"] < 1:
         raise ValueError(f"`drop` is what the metric may lose, 0 to 1. Received: drop: {plan['drop']!r}.")
     for stage in plan["stages"]:
@@ -95,6 +120,10 @@ def write(plan, path):
     write_file(path, yaml.safe_dump(plan, sort_keys=False, width=110).encode())
 
 
+def _is_whole(value, least):
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
 def sparsities(stage):
     """Those that are tried in turn, until one stays.
 
@@ -106,7 +135,7 @@ def sparsities(stage):
 
 def _check_stage(stage):
     name = stage.get("stage") if isinstance(stage, dict) else stage
-    if name not in SETTINGS:
+    if not isinstance(name, str) or name not in SETTINGS:
         raise ValueError(f"Unknown stage {name!r}. Known: {', '.join(SETTINGS)}.")
     wrong = sorted(set(stage) - {"stage", *FOUND} ^ set(SETTINGS[name]))
     if wrong:
@@ -118,7 +147,10 @@ def _check_stage(stage):
         values = sparsities(stage) if key == "sparsity" else [stage[key]]
         if not values or not all(isinstance(value, int | float) and low < value < high for value in values):
             raise ValueError(f"{name}: {key} lies between {low} and {high}. Received: {key}: {stage[key]!r}.")
-    for key, known in (("by", ("weights", "filters")), ("bits", (8, 4, 2))):
+    if "epochs" in stage and not _is_whole(stage["epochs"], 1):
+        raise ValueError(f"{name}: epochs is a whole number >= 1. Received: epochs: {stage['epochs']!r}.")
+    hows = ("calibrated", "trained") if stage.get("bits", 8) == 8 else ("trained",)
+    for key, known in (("by", ("weights", "filters")), ("bits", (8, 4, 2)), ("kept", (True, False)), ("how", hows)):
         if key in stage and stage[key] not in known:
             raise ValueError(f"{name}: {key} is one of {known}. Received: {key}: {stage[key]!r}.")
 

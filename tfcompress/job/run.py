@@ -2,13 +2,14 @@
 
 import dataclasses
 import time
+import warnings
 from pathlib import Path
 
 from android_bench.store import only_one, remember_config, write_file
 from tfcompress import tasks
 from tfcompress.convert import convert
 from tfcompress.job import finish, judge, plan, search, spec, stages
-from tfcompress.job.bar import EpochBar
+from tfcompress.job.bar import epoch_bar
 from tfcompress.job.folder import CONTROL, attempts, in_words, judged, load, row_of, rows_of
 from tfcompress.kept import save
 from tfcompress.recipes import Recipe
@@ -18,10 +19,11 @@ def run_job(path, out=None, *, workers=1, ray=None, say=print):
     """Do what a job file asks for; returns the path of the report.
 
     ``out`` then holds model.tflite, model.tfcp (packed), report.html, resolved.yaml, which runs the same job again to
-    the same bytes, rows.jsonl (a line a stage) and a ``.keras`` and a ``.tflite`` of each stage that was kept. The same
-    call goes on in a folder where it was stopped or killed, behind the last epoch of a training.
+    the same bytes, rows.jsonl (a line a stage) and a ``.keras`` and a ``.tflite`` of each stage that was tried. The
+    same call goes on in a folder where it was stopped or killed, behind the last epoch of a training.
 
     Bytes are the same on one thread (``tfcompress run`` sees to it), with the same versions, on the same kind of CPU.
+    Where the target is "fast", times decide what stays: there only resolved.yaml gives the same bytes.
 
     Args:
         path: of the job file, or of a resolved.yaml.
@@ -37,7 +39,10 @@ def run_job(path, out=None, *, workers=1, ray=None, say=print):
     folder = default_folder(path) if out is None else Path(out)
     resolved, data = _asked(path)
     with only_one(folder):
+        _check_edited(folder, resolved)
         remember_config(folder, resolved)
+        for leftover in (*folder.glob("*.part"), *folder.glob("part_*")):    # of processes that were killed
+            leftover.unlink()
         if not (folder / "resolved.yaml").exists():
             plan.write(resolved, folder / "resolved.yaml")
         say(f"{folder}: {data}")
@@ -52,6 +57,8 @@ def write_plan(path, out=None):
     """Write the resolved.yaml of a job file, without doing the job; returns its path."""
     folder = default_folder(path) if out is None else Path(out)
     resolved, _ = _asked(path)
+    if (folder / "config.json").exists():
+        raise ValueError(f"{folder} holds a job that was begun, and its resolved.yaml. Choose another folder: -o.")
     plan.write(resolved, folder / "resolved.yaml")
     return folder / "resolved.yaml"
 
@@ -59,11 +66,13 @@ def write_plan(path, out=None):
 def default_folder(path):
     """Where a job works.
 
-    >>> default_folder("jobs/ecg.yaml").as_posix(), default_folder("runs/ecg/resolved.yaml").as_posix()
-    ('runs/ecg', 'runs/ecg_again')
+    >>> default_folder("jobs/ecg.yaml").as_posix(), default_folder("/runs/ecg/resolved.yaml").as_posix()
+    ('runs/ecg', '/runs/ecg_again')
     """
-    path = Path(path)
-    return path.parent.with_name(f"{path.parent.name}_again") if path.stem == "resolved" else Path("runs") / path.stem
+    if Path(path).stem != "resolved":
+        return Path("runs") / Path(path).stem
+    folder = Path(path).resolve().parent
+    return folder.with_name(f"{folder.name}_again")
 
 
 def work(folder, resolved, data, say=print):
@@ -94,8 +103,9 @@ def control(folder, resolved, data, say=print):
         stages.fresh()
         model, trained = plan.net(job, data, seed)
         if not trained:
-            tasks.fit(model, task, data, Recipe(**resolved["train"]), seed=seed, callbacks=[EpochBar(CONTROL)],
-                      backup=folder / "backup.npz")
+            with epoch_bar(CONTROL) as bar:
+                tasks.fit(model, task, data, Recipe(**resolved["train"]), seed=seed, callbacks=[bar],
+                          backup=folder / f"backup_{CONTROL}.npz")
         save(model, folder / f"{CONTROL}.keras")
         row = judged(folder, CONTROL, convert(task.export(model)), task, data, job.target)
         row |= {"kept": True, "why": "what the others are measured against", "loss": 0.0,
@@ -117,33 +127,35 @@ def _tried(folder, resolved, data, name, stage, rows):
         return base | {"why": "The control has nothing to learn from itself."}
     teacher = lambda: load(folder, CONTROL)                       # noqa: E731 - read only where it is asked for
     seed = stages.stage_seed(resolved["seed"], stage["stage"])
-    doing = stages.Work(task, data, teacher, Recipe(**resolved["tune"]), seed, folder / "backup.npz")
-    model = load(folder, before["stage"])
-    if stage["stage"] == "quantize":
-        row = _quantized(folder, model, stage, doing, before, rows[0], allowed, job)
-    else:
-        try:
-            model = stages.STAGES[stage["stage"]](model, stage, doing)
-        except stages.NothingToDo as reason:
-            return base | {"why": str(reason)}
-        save(model, folder / f"{name}.keras")
-        row = judged(folder, name, convert(task.export(model)), task, data, job.target)
-        row |= _verdict(task, stage, before, row, rows[0], allowed)
+    doing = stages.Work(task, data, teacher, Recipe(**resolved["tune"]), seed, folder / f"backup_{name}.npz")
+    try:
+        if stage["stage"] == "quantize":
+            row = _quantized(folder, stage, doing, before, rows[0], allowed, job)
+        else:
+            model = stages.STAGES[stage["stage"]](load(folder, before["stage"]), stage, doing)
+            save(model, folder / f"{name}.keras")
+            row = judged(folder, name, convert(task.export(model)), task, data, job.target, before)
+            row |= _verdict(task, stage, before, row, rows[0], allowed)
+    except (ValueError, RuntimeError) as error:          # the job goes on with the model before it
+        doing.backup.unlink(missing_ok=True)
+        row = {"why": str(error)}
     return base | row | {"seconds": round(time.perf_counter() - started, 1)}
 
 
-def _quantized(folder, model, stage, doing, before, first, allowed, job):
+def _quantized(folder, stage, doing, before, first, allowed, job):
     """The better one of calibrated and trained; on a rerun the one that was found."""
-    known, tried = stage.get("how"), []
-    for how in [known] if known else ["calibrated", "trained"]:
-        if how == "calibrated" and stage["bits"] < 8:
-            continue
-        part = f"quantize_{how}"
+    tried, failed = [], None
+    for how in [stage["how"]] if "how" in stage else stages.HOW[stage["bits"]]:
         stages.fresh()
-        model = load(folder, before["stage"]) if how == "trained" else model
-        file = stages.quantized(model, stage, doing, how)
-        row = judged(folder, part, file, doing.task, doing.data, job.target)
+        try:
+            file = stages.quantized(load(folder, before["stage"]), stage, doing, how)
+            row = judged(folder, f"quantize_{how}", file, doing.task, doing.data, job.target, before)
+        except (ValueError, RuntimeError) as error:
+            failed = error
+            continue
         tried.append(row | _verdict(doing.task, stage, before, row, first, allowed) | {"how": how})
+    if not tried:
+        raise failed
     best = max(tried, key=lambda row: (row["kept"], -row["loss"]))
     write_file(folder / "quantize.tflite", (folder / f"quantize_{best['how']}.tflite").read_bytes())
     return best | {"stage": "quantize", "tried": {row["how"]: row["score"] for row in tried}}
@@ -162,15 +174,28 @@ def _verdict(task, stage, before, row, first, allowed):
 def _asked(path):
     """The resolved job of a file, and its data."""
     found = spec.read(path)
-    if not isinstance(found, dict):
-        data = plan.load(found)
-        return plan.resolve(found, data), data
-    data = plan.load(plan.check(found))
-    digest = plan.digest(data)
-    if digest != found["data_sha256"]:
-        raise ValueError(f"The data {data.name} is not what it was when this job was resolved. Received: SHA-256 "
-                         f"{digest[:12]}..., resolved with {found['data_sha256'][:12]}... Resolve the job anew.")
-    return found, data
+    job = plan.check(found) if isinstance(found, dict) else found
+    data = plan.load(job)
+    now = plan.resolve(job, data)
+    if job is found:
+        return now, data
+    for name, what in (("data_sha256", f"The data {data.name}"), ("model_sha256", f"The model {job.model}")):
+        if now[name] != found[name]:
+            raise ValueError(f"{what} is not what it was when this job was resolved. Received: SHA-256 "
+                             f"{str(now[name])[:12]}..., resolved with {str(found[name])[:12]}... Resolve it anew.")
+    if now["versions"] != found["versions"]:
+        changed = ", ".join(f"{name} {found['versions'].get(name)} -> {version}"
+                            for name, version in now["versions"].items() if found["versions"].get(name) != version)
+        warnings.warn(f"Resolved with other versions ({changed}): the bytes may be others.", stacklevel=3)
+    return found | {"versions": now["versions"]}, data
+
+
+def _check_edited(folder, resolved):
+    """ValueError where the folder holds a plan that was written, and perhaps edited, but another one is to be done."""
+    path = folder / "resolved.yaml"
+    if path.exists() and not (folder / "config.json").exists() and spec.read(path) != resolved:
+        raise ValueError(f"{path} holds another plan, edited perhaps. To do that one: tfcompress run {path} -o "
+                         f"{folder}; else delete it.")
 
 
 def _line(row):

@@ -6,6 +6,7 @@ import math
 import optuna
 
 from android_bench.store import Store
+from tfcompress.job.plan import FOUND
 from tfcompress.study.pool import LocalPool, RayPool
 
 RANGES = {"keep": (0.3, 0.9), "sparsity": (0.3, 0.95)}
@@ -86,6 +87,7 @@ def applied(stages, settings):
     """
     found = []
     for stage in copy.deepcopy(stages):
+        stage = {name: value for name, value in stage.items() if name not in FOUND}
         if settings.get(stage["stage"], True):
             stage |= {name: settings[name] for name in ("keep", "sparsity", "bits") if name in stage}
             if "learning_rate" in stage:
@@ -96,18 +98,20 @@ def applied(stages, settings):
 
 def _space(stages):
     names = {stage["stage"] for stage in stages}
-    space = {"rate": optuna.distributions.FloatDistribution(*RATES, log=True),
-             "bits": optuna.distributions.CategoricalDistribution(BITS)}
+    space = {"rate": optuna.distributions.FloatDistribution(*RATES, log=True)}
+    if "quantize" in names:
+        space["bits"] = optuna.distributions.CategoricalDistribution(BITS)
     if "factorize" in names:
         space["factorize"] = optuna.distributions.CategoricalDistribution((True, False))
     for stage in stages:
         for key in RANGES.keys() & stage.keys():
-            space[key] = optuna.distributions.FloatDistribution(*RANGES[key])
+            (low, high), own = RANGES[key], _own(stages)[key]
+            space[key] = optuna.distributions.FloatDistribution(min(low, own), max(high, own))
     return space
 
 
 def _own(stages):
-    own = {"rate": 1.0} | ({"factorize": True} if stages[0]["stage"] == "factorize" else {})
+    own = {"rate": 1.0} | ({"factorize": True} if any(stage["stage"] == "factorize" for stage in stages) else {})
     own |= {key: stage[key] for stage in stages for key in (*RANGES, "bits") if key in stage}
     return own | {key: value[0] for key, value in own.items() if isinstance(value, list)}
 

@@ -33,6 +33,8 @@ class Job:
     search: int = 0
 
     def __post_init__(self):
+        if not isinstance(self.task, str):
+            raise ValueError(f"`task` is a name. Received: task: {self.task!r}.")
         tasks.find(self.task)
         good = self.target in ("small", "fast") if isinstance(self.target, str) else _is_number(self.target)
         if not good:
@@ -66,6 +68,8 @@ def read(path):
     if not isinstance(found, dict) or not found:
         raise ValueError(f"{path} holds no fields. Expected, for example:\n{EXAMPLE}")
     if "stages" in found:
+        if isinstance(found.get("job"), dict):
+            _make_absolute(found["job"], path.parent)
         return found
     known = [field.name for field in dataclasses.fields(Job)]
     unknown = [str(name) for name in found if name not in known]
@@ -74,7 +78,11 @@ def read(path):
                          "set in the resolved.yaml that `tfcompress run --plan` writes.")
     if "task" not in found:
         raise ValueError(f"{path}: `task` is missing. One of {', '.join(tasks.TASKS)}.")
-    for name, ending in (("data", ".npz"), ("model", ".keras")):
-        if isinstance(found.get(name), str) and found[name].endswith(ending):
-            found[name] = str((path.parent / found[name]).resolve())
+    _make_absolute(found, path.parent)
     return Job(**found)
+
+
+def _make_absolute(job, folder):
+    for name, ending in (("data", ".npz"), ("model", ".keras")):
+        if isinstance(job.get(name), str) and job[name].endswith(ending):
+            job[name] = str((folder / job[name]).resolve())

@@ -12,7 +12,7 @@ from tfcompress.callback import CompressionCallback
 from tfcompress.chain import Chain
 from tfcompress.conversion.slim import slim
 from tfcompress.convert import convert
-from tfcompress.job.bar import EpochBar
+from tfcompress.job.bar import epoch_bar
 from tfcompress.lowrank.factorize import factorize
 from tfcompress.model import compress, strip
 from tfcompress.pruning.keep_zeros import KeepZeros
@@ -24,10 +24,11 @@ from tfcompress.recipes import Recipe
 from tfcompress.schedules import Polynomial
 
 CALIBRATION = 200                                        # training inputs
+HOW = {8: ("calibrated", "trained"), 4: ("trained",), 2: ("trained",)}    # by bits
 LEVELS = {4: (0, 1, 2, 4, 8), 2: (0, 1)}                 # of ADMM, by bits
 
 
-class NothingToDo(Exception):
+class NothingToDo(ValueError):
     """Why a stage leaves this model as it is."""
 
 
@@ -51,8 +52,9 @@ class Work:
         recipe = dataclasses.replace(self.tune, epochs=stage["epochs"], learning_rate=stage["learning_rate"])
         learner = self.task.teach(held, self.teacher(), 1.0, 1.0) if self.task.teach else held
         callbacks = [CompressionCallback(max(1, self.steps(recipe) // 100))] if method else []
-        callbacks.append(EpochBar(stage["stage"]))
-        tasks.fit(learner, self.task, self.data, recipe, seed=self.seed, callbacks=callbacks, backup=self.backup)
+        with epoch_bar(stage["stage"]) as bar:
+            tasks.fit(learner, self.task, self.data, recipe, seed=self.seed, callbacks=[*callbacks, bar],
+                      backup=self.backup)
         return held
 
     def steps(self, recipe):
@@ -60,16 +62,13 @@ class Work:
 
     @property
     def sample(self):
-        return self.data.x_train[:CALIBRATION]
+        x = self.data.x_train                            # evenly: a user's may be sorted by class
+        return x[:: max(1, len(x) // CALIBRATION)][:CALIBRATION]
 
 
 def factorized(model, stage, work):
     """Kernels as products of smaller ones, in a share of the multiplications."""
-    try:
-        found = factorize(model, stage["keep"], data=work.sample)
-    except ValueError as error:
-        raise NothingToDo(str(error)) from error
-    return work.train(found.model, stage)
+    return work.train(factorize(model, stage["keep"], data=work.sample).model, stage)
 
 
 def pruned(model, stage, work):
@@ -77,18 +76,12 @@ def pruned(model, stage, work):
     end = max(1, int(0.6 * work.steps(dataclasses.replace(work.tune, epochs=stage["epochs"]))))
     granularity = "global" if stage["by"] == "weights" else "group"
     method = Prune(Polynomial(stage["sparsity"], begin=0, end=end), granularity=granularity)
-    try:
-        return strip(work.train(model, stage, method))
-    except ValueError as error:
-        raise NothingToDo(str(error)) from error
+    return strip(work.train(model, stage, method))
 
 
 def shrunk(model, stage, work):
     """Without what pruning has zeroed."""
-    try:
-        small = shrink(model)
-    except (ValueError, RuntimeError) as error:
-        raise NothingToDo(str(error)) from error
+    small = shrink(model)
     if small.count_params() == model.count_params():
         raise NothingToDo("No filter is zero.")
     return small
@@ -107,9 +100,9 @@ def quantized(model, stage, work, how):
         return convert(work.task.export(model), "int8", work.sample)
     export = work.task.export
     if stage["bits"] == 8:
-        aware = quantize_aware(model)
+        aware = quantize_aware(model, weights=KeepZeros())
         calibrate(aware, work.sample)
-        return convert(export(work.train(aware, stage, KeepZeros())), "int8")
+        return convert(export(work.train(aware, stage)), "int8")
     end = max(2, int(0.8 * work.steps(dataclasses.replace(work.tune, epochs=stage["epochs"]))))
     method = Chain((KeepZeros(), ADMM(LEVELS[stage["bits"]], begin=0, end=end)))
     return convert(slim(export(strip(work.train(model, stage, method)))), "exact")

@@ -16,13 +16,16 @@ def work(config, name, control, output):
         output: path of the .tflite to write; a folder of this name without ending is worked in.
     """
     from android_bench.store import write_file
+    from tfcompress import tasks
+    from tfcompress.convert import convert
     from tfcompress.job import finish, plan, run
-    from tfcompress.job.folder import rows_of
+    from tfcompress.job.folder import load, rows_of
 
     folder, resolved = Path(output).with_suffix(""), config["plan"]
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "rows.jsonl").exists():
         shutil.copyfile(control, folder / "control.keras")
+        convert(tasks.find(resolved["job"]["task"]).export(load(folder, "control"))).save(folder / "control.tflite")
         rows_of(folder).append(config["control"])
     data = plan.load(plan.check(resolved))
     rows = run.work(folder, resolved, data, say=lambda line: None)
