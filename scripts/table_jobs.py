@@ -32,9 +32,9 @@ def made(name, folder):
     bench, again = (row_of(folder / one, "bench") for one in (name, f"{name}_again"))
     rows = rows_of(folder / name).read()
     kept = [row["stage"] for row in rows if row["kept"] and row["stage"] not in ("control", "convert", "bench")]
-    return {"job": name, "asked": (JOBS / f"{name}.yaml").read_text(), "task": job["job"]["task"], "kept": kept,
+    return bench | {"job": name, "asked": (JOBS / f"{name}.yaml").read_text(), "task": job["job"]["task"], "kept": kept,
             "ships": row_of(folder / name, "convert")["why"], "versions": job["versions"],
-            "seconds": round(sum(row.get("seconds", 0) for row in rows)), "again_sha256": again["sha256"]} | bench
+            "seconds": round(sum(row.get("seconds", 0) for row in rows)), "again_sha256": again["sha256"]}
 
 
 def table(rows):
