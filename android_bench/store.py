@@ -103,12 +103,22 @@ def remember_config(folder, config: dict) -> None:
         write_file(path, json.dumps(wanted, indent=2).encode())
         return
     found = json.loads(path.read_text())
-    changed = [f"{k}: {found.get(k)!r} -> {wanted.get(k)!r}" for k in found | wanted if found.get(k) != wanted.get(k)]
+    changed = list(_changes(found, wanted))
     if changed:
         raise ValueError(
             f"{path.parent} holds results of another configuration ({'; '.join(changed)}). "
             "Rows of two configurations must not mix: choose another folder, or delete this one."
         )
+
+
+def _changes(found, wanted, name=""):
+    """What differs, a line each; long values are cut."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for key in found | wanted:
+            yield from _changes(found.get(key), wanted.get(key), f"{name}.{key}" if name else key)
+    elif found != wanted:
+        words = [repr(value) for value in (found, wanted)]
+        yield f"{name}: {' -> '.join(word if len(word) <= 60 else f'{word[:57]}...' for word in words)}"
 
 
 @contextlib.contextmanager

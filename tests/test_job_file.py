@@ -43,7 +43,7 @@ def test_paths_are_relative_to_the_file(tmp_path):
     ("task: ocr\nsearch: -1", "0 or more. Received: search: -1"),
     ("task: ocr\nmodel: 3", "`model` is a name or a path. Received: model: 3"),
     ("task: [ocr]", "`task` is a name"),
-    ("task: [ocr", "is no YAML"),
+    ("task: [ocr", "is no YAML at line 1, column 11"),
     ("", "holds no fields"),
     ("- ocr", "holds no fields"),
     ("!!python/object/apply:os.system ['true']", "is no YAML"),
@@ -54,8 +54,14 @@ def test_what_is_wrong_is_told(tmp_path, text, words):
 
 
 def test_a_missing_file_shows_what_a_job_looks_like(tmp_path):
-    with pytest.raises(FileNotFoundError, match="task: classification"):
+    with pytest.raises(FileNotFoundError, match="task: classification") as told:
         spec.read(tmp_path / "job.yaml")
+    assert len(str(told.value).splitlines()) == 1
+
+
+def test_a_missing_model_is_named_once(tmp_path, cars):
+    with pytest.raises(FileNotFoundError, match="^No model at 'nets/mine.keras'. Expected a .keras file.$"):
+        plan.resolve(spec.Job("regression", "auto_mpg", "nets/mine.keras"), cars)
 
 
 def test_all_that_a_job_leaves_open_is_written_down(tmp_path, cars):

@@ -146,6 +146,29 @@ def test_your_own_trained_model_is_taken_as_it_is(tmp_path):
     np.testing.assert_allclose(found, net.predict(data.x_test, verbose=0), atol=1e-4)
 
 
+def test_a_trained_net_with_one_sigmoid_and_examples_that_it_may_know(tmp_path):
+    """Two classes in one column, validation and test drawn from what the net was trained on: done, and said to be."""
+    x = np.random.default_rng(0).normal(size=(600, 6)).astype("float32")
+    y = (x[:, 0] > 0).astype(int)
+    np.savez(tmp_path / "mine.npz", x_train=x, y_train=y)
+    net = keras.Sequential([keras.Input((6,)), keras.layers.Dense(16, "relu"), keras.layers.Dense(1, "sigmoid")])
+    net.compile("adam", "binary_crossentropy")
+    net.fit(x, y, epochs=30, verbose=0)
+    net.save(tmp_path / "mine.keras")
+    (tmp_path / "job.yaml").write_text("task: classification\ndata: mine.npz\nmodel: mine.keras\n")
+    resolved = yaml.safe_load(write_plan(tmp_path / "job.yaml", tmp_path / "plan").read_text())
+    for stage in resolved["stages"]:
+        stage.update({"epochs": 1} if "epochs" in stage else {})
+    resolved["stages"] = [stage for stage in resolved["stages"] if stage["stage"] in ("distil", "quantize")]
+    lines = run(resolved, tmp_path)
+    assert any(line.startswith("CAUTION: x_val and x_test were drawn from x_train") for line in lines)
+    assert "If mine.keras was trained on these" in (tmp_path / "out" / "report.html").read_text()
+    row = files.row_of(tmp_path / "out", "bench")
+    assert row["test"] > 0.9 and measure.run(tmp_path / "out" / "model.tflite", x)[0].shape == (600, 1)
+    tried = files.row_of(tmp_path / "out", "quantize")["tried"]
+    assert set(tried) == {"calibrated", "trained"} and min(tried.values()) > 0.9
+
+
 def test_a_stage_that_fails_is_passed_over(tmp_path, monkeypatch):
     """A net whose pruning diverges: the job ends with what it has."""
     resolved = short(drop=0.5)

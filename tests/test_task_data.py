@@ -111,12 +111,15 @@ def test_a_file_with_training_examples_alone_is_split_once_for_all(tmp_path):
     np.testing.assert_array_equal(one.x_test, two.x_test)
     rows = np.concatenate([one.x_train, one.x_val, one.x_test]).reshape(40, -1)
     np.testing.assert_array_equal(np.sort(rows, 0), np.sort(arrays()["x_train"].astype("float32").reshape(40, -1), 0))
-    assert "split here" in one.about
+    assert "split here" in one.about and one.drawn == ("x_val", "x_test")
     held = dict(x_test=np.zeros((3, 8, 2)), y_test=np.zeros(3, int), class_names=["a", "b", "c", "d"])
     np.savez(tmp_path / "held.npz", **arrays(**held))
     kept = tasks.load("classification", str(tmp_path / "held.npz"))
     assert [len(kept.x_train), len(kept.x_val), len(kept.x_test)] == [36, 4, 3] and kept.class_names == tuple("abcd")
-    assert "split here" not in kept.about
+    assert kept.drawn == ("x_val",) and "x_val split here" in kept.about and "x_test" not in kept.about
+    np.savez(tmp_path / "whole.npz", **arrays(**held, x_val=np.zeros((3, 8, 2)), y_val=np.zeros(3, int)))
+    whole = tasks.load("classification", tmp_path / "whole.npz")
+    assert whole.drawn == () and "split" not in whole.about
 
 
 @pytest.mark.parametrize("task, y, message", [
@@ -161,7 +164,8 @@ def test_what_is_not_there_is_named(tmp_path):
         tasks.load("ocr", tmp_path / "text.npz")
     for lacks in ({"y_train": np.zeros(3)}, arrays(x_val=np.zeros((2, 8, 2)))):
         np.savez(tmp_path / "half.npz", **lacks)
-        with pytest.raises(ValueError, match="Expected x_(train|val) and y_(train|val), both"):
+        needs = r"needs (x_train and y_train|both or neither of x_val and y_val)\. It holds: "
+        with pytest.raises(ValueError, match=needs):
             tasks.load("classification", tmp_path / "half.npz")
     np.savez(tmp_path / "few.npz", **arrays(n=4))
     with pytest.raises(ValueError, match="too few to split off val"):

@@ -82,7 +82,8 @@ def main(argv=None):
     except SystemExit as stop:
         return stop.code
     except KeyboardInterrupt:
-        print("stopped; studies, jobs, and what keeps a --folder, go on with the same command", file=sys.stderr)
+        keeps = argv[0] in ("run", "study", "students") or any(one.startswith("--folder") for one in argv)
+        print("stopped" + "; the same command goes on from here" * keeps, file=sys.stderr)
         return 130
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -5,7 +5,7 @@ import numpy as np
 
 from tfcompress.convert import convert
 from tfcompress.gains import paid, timed, weighed
-from tfcompress.inspect import inspect
+from tfcompress.macs import file_macs
 from tfcompress.pruning.channels import Channels
 from tfcompress.pruning.choose import RELATIVE, floors, label_costs, label_scores, label_times, lowest
 from tfcompress.pruning.compensate import compensate
@@ -68,7 +68,7 @@ class Cutter:
         file = self._last[1] if self._last[0] is model else convert(model).content
         everything = np.ones(channels.count, bool)
         fixed = len(file) - 4 * channels.parameters(everything)      # what is no weight: graph, names, gaps
-        share = channels.macs(everything) / inspect(file).macs       # a file counts some layers otherwise
+        share = channels.macs(everything) / file_macs(file)       # a file counts some layers otherwise
         for _ in range(TRIES):
             fresh = Channels(model)                                  # removing writes into the graph's layers
             counts = {"flops": lambda keep, fresh=fresh, share=share: fresh.macs(keep) / share,
@@ -77,7 +77,7 @@ class Cutter:
             small = self._removed(fresh, scores, costs, [(counts[metric], goal) for metric, goal in goals.items()])
             made = convert(small).content
             bytes_over = len(made) - goals.get("bytes", np.inf)
-            macs_over = inspect(made).macs / goals.get("flops", np.inf)
+            macs_over = file_macs(made) / goals.get("flops", np.inf)
             if bytes_over <= 0 and macs_over <= 1:
                 break
             fixed, share = fixed + max(0, bytes_over), share / max(1, macs_over)

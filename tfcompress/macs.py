@@ -2,9 +2,16 @@
 
 import math
 
-from tfcompress.flatbuffer import File, Graph, Op
+from tfcompress.flatbuffer import File, Graph, Op, read
 
 _LSTM_WEIGHTS = range(1, 9)  # inputs 1..8 of the fused LSTM: four gates from the input, four from the state
+
+
+def file_macs(model) -> int:
+    """Multiply-accumulates of one run of a `.tflite` file: a path, bytes, or a TFLiteModel; a batch of one."""
+    file = read(model)
+    return sum(times * op_macs(op, graph)
+               for graph, times in zip(file.graphs, executions(file), strict=True) for op in graph.ops)
 
 
 def executions(file: File) -> list[int]:

@@ -1,5 +1,7 @@
 """``inspect``, ``evaluate``, ``diff``, ``payoff``: what is in a ``.tflite`` file, and what it does."""
 
+import sys
+
 from absl import flags
 
 from tfcompress.commands.flags import flag_values, parse, required
@@ -29,6 +31,9 @@ def evaluate_command(argv):
     print(f"accuracy {found.accuracy:.4f}   macro-F1 {found.macro_f1:.4f}   {found.samples} samples")
     for name, recall in found.recalls.items():
         print(f"  recall {name}: " + ("no sample" if recall is None else f"{recall:.4f}"))
+    if absent := sum(recall is None for recall in found.recalls.values()):
+        print(f"warning: y has no sample of {absent} of the model's {len(found.recalls)} classes: are these its data?",
+              file=sys.stderr)
 
 
 def diff_command(argv):

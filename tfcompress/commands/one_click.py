@@ -20,12 +20,12 @@ def one_click_command(argv):
     output = Path(values.output or f"{Path(given).with_suffix('')}_{values.target}.tflite")
     if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
         raise OSError(f"Can't write {output}: the folder {output.parent} does not exist or is read-only.")
-    from tfcompress.data_free.click import one_click
-    from tfcompress.data_free.report import write_report
-    if Path(given).exists():
-        with quiet():
+    with quiet():
+        from tfcompress.data_free.click import one_click
+        from tfcompress.data_free.report import write_report
+        if Path(given).exists():
             import keras  # noqa: F401
-    found = one_click(given, target)
+        found = one_click(given, target)                 # LiteRT writes to stderr; errors come as such
     found.file.save(output)
     write_file(output.with_suffix(".tfcp"), found.packed)
     page = write_report(found, output.with_suffix(".html"), title=Path(given).name)

@@ -23,7 +23,9 @@ def run_command(argv):
         from tfcompress.study.worker import pin
         pin()
     if values.plan:
-        print(run.write_plan(given, values.output))
+        with quiet():
+            path = run.write_plan(given, values.output)
+        print(path)
         return
     started = time.perf_counter()
     with quiet():                                        # LiteRT and converters write to stderr; errors come as such

@@ -32,7 +32,7 @@ from tfcompress.data_free.plan import plan
 from tfcompress.data_free.spare import without_waste
 from tfcompress.data_free.synthesis import synthesize
 from tfcompress.flatbuffer import read
-from tfcompress.inspect import inspect
+from tfcompress.macs import file_macs
 from tfcompress.measure import run
 from tfcompress.pack import packing
 
@@ -79,8 +79,8 @@ class OneClick:
         classes = "" if self.top1 is None else f", top-1 equal {self.top1:.1%}"
         after = sum(took for step, took in self.seconds.items() if step != "float")
         return "\n".join([
-            f"{self.float_bytes:,} -> {self.file.size:,} bytes ({self.float_bytes / self.file.size:.2f}x smaller), "
-            f"packed {len(self.packed):,} ({self.float_bytes / len(self.packed):.2f}x)",
+            f"{self.float_bytes:,} -> {self.file.size:,} bytes ({times(self.float_bytes, self.file.size)}), "
+            f"packed {len(self.packed):,} ({times(self.float_bytes, len(self.packed))})",
             f"target {self.target}: {'met' if self.met else 'NOT MET, this is the nearest'}; {self.file.precision}",
             f"kernels: {counts}",
             "no real data was seen: accuracy is not measured. On synthetic inputs, against the float file: "
@@ -142,8 +142,9 @@ class _Click:
         self.seconds, self.notes = {}, list(origin.notes)
         given = self.pipeline.float_file.read_bytes()
         self.float_bytes, self.content = len(given), expand(given)
+        self.unpacked = len(self.content) > len(given) + 1024
         self.seconds["float"] = self.pipeline.seconds.get("float", 0.0)
-        self.graph, self.macs = read(self.content).graphs[0], inspect(self.content).macs
+        self.graph, self.macs = read(self.content).graphs[0], file_macs(self.content)
 
     def run(self):
         self.synthetic = self._timed("synthesize", self._inputs)
@@ -156,13 +157,14 @@ class _Click:
         content = path.read_bytes()
         packed = self._timed("pack", packing, content, fast=True).content
         if len(content) >= self.float_bytes:
-            self.notes.append(f"the file is not smaller than the one given, whose weights were stored in fewer bytes "
-                              f"(float16, or zeros left out): packed it takes {len(packed):,}")
+            why = ("its weights were stored in fewer bytes (float16, or zeros left out)" if self.unpacked else
+                   "its weights are so few that scales and operations that unpack them take more")
+            self.notes.append(f"the file is not smaller than the one given: {why}; packed it takes {len(packed):,}")
             met = met and self.target == "fast"
         got = run(content, inputs, threads=2)
         return OneClick(TFLiteModel(content, precision, report, dict(self.seconds)), packed, self.target, met,
                         self.float_bytes, self.macs, tuple(rounded), self.synthetic, snr_db(got, self.wanted),
-                        _top1(got, self.wanted), self.seconds, tuple(self.notes))
+                        _top1(got, self.wanted), self.seconds, tuple(dict.fromkeys(self.notes)))
 
     def _timed(self, step, function, *arguments, **options):
         started = time.perf_counter()
@@ -255,6 +257,15 @@ class _Click:
 
     def _place(self, pair):
         return self.graph.outputs.index(pair[1])
+
+
+def times(before, after):
+    """How many times smaller or larger.
+
+    >>> times(400, 100), times(92, 100)
+    ('4.00x smaller', '1.09x larger')
+    """
+    return f"{before / after:.2f}x smaller" if after <= before else f"{after / before:.2f}x larger"
 
 
 def snr_db(got, wanted):

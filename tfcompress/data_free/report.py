@@ -71,6 +71,7 @@ def _charts(found):
         "margin": LAYOUT["margin"] | {"l": 96}}}}
     if lines:
         charts["What each kernel loses"] = {"data": dots, "layout": LAYOUT | {
-            "xaxis": axis | {"title": {"text": "kernel, in running order"}}, "legend": legend,
+            "xaxis": axis | {"title": {"text": "kernel, in running order"}, "dtick": max(1, round(len(lines) / 12))},
+            "legend": legend,
             "yaxis": axis | {"title": {"text": "signal / noise of its output, dB"}}}}
     return charts

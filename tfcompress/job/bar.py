@@ -14,8 +14,7 @@ def epoch_bar(label):
     """
     bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"),
                    TimeRemainingColumn(), transient=True)
-    bar.disable = not bar.console.is_terminal
-    with bar:
+    with bar if bar.console.is_terminal else contextlib.nullcontext():
         yield _Epochs(bar, bar.add_task(label, total=None))
 
 

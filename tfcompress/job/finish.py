@@ -96,12 +96,13 @@ def _instead(folder, resolved, data, last, rows):
 def _benched(folder, resolved, data, found, content):
     started, task = time.perf_counter(), tasks.find(resolved["job"]["task"])
     control = (folder / "control.tflite").read_bytes()
-    packed = packing(content).content
+    packed, control_packed = (packing(one).content for one in (content, control))
     write_file(folder / "model.tfcp", packed)
     us = side_by_side.latencies([folder / "control.tflite", folder / FILE])
     scores = [task.score(measure.run(one, data.x_test), data.y_test) for one in (control, content)]
     row = {"stage": "bench", "kept": True, "why": "on this computer, one thread, in turns", "us": us[1],
            "control_us": us[0], "test": scores[1], "control_test": scores[0], "loss": lost(task, scores[1], scores[0]),
            "bytes": len(content), "control_bytes": len(control), "packed_bytes": len(packed),
+           "control_packed_bytes": len(control_packed),
            "macs": found["macs"], "sha256": hashlib.sha256(content).hexdigest()}
     return row | {"met": met(resolved["job"]["target"], row), "seconds": round(time.perf_counter() - started, 1)}

@@ -4,7 +4,7 @@ import dataclasses
 
 from android_bench import side_by_side
 from tfcompress import measure
-from tfcompress.inspect import inspect
+from tfcompress.macs import file_macs
 from tfcompress.pack import packing
 
 PAYS = 0.98                                              # of the cost before: less than 2 % is no saving
@@ -38,7 +38,7 @@ def weigh(path, task, data, target, before=None):
     else:
         first, second = side_by_side.latencies([before[0], path])
         cost = before[1] * second / first
-    return Hop(score, len(content), packed, inspect(content).macs, cost)
+    return Hop(score, len(content), packed, file_macs(content), cost)
 
 
 def lost(task, score, control):

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 import math
+from pathlib import Path
 
 import keras
 import yaml
@@ -11,6 +12,7 @@ from android_bench.store import write_file
 from tfcompress import kept, tasks, zoo
 from tfcompress.job.spec import Job
 from tfcompress.recipes import RECIPES, Recipe
+from tfcompress.tasks.losses import one_sigmoid
 from tfcompress.tasks.task import PARTS
 
 PACKAGES = ("tfcompress", "tensorflow", "keras", "litert-quantizer", "ai-edge-litert", "numpy")
@@ -40,6 +42,8 @@ def net(job, data, seed):
     if job.model is None:
         return task.model(data, seed), False
     trained = job.model.endswith(".keras")
+    if trained and not Path(job.model).is_file():
+        raise FileNotFoundError(f"No model at {job.model!r}. Expected a .keras file.")
     try:
         model = keras.models.load_model(job.model, compile=False) if trained else \
             zoo.build(job.model, data.input_shape, data.classes, seed=seed)
@@ -56,9 +60,21 @@ def _check_net(model, job, data):
                          f"{[tuple(one.shape[1:]) for one in model.inputs]}.")
     wanted = {name: data.classes for name in COLUMNS} | {"ocr": data.classes + 1}
     found = [tuple(one.shape[1:]) for one in model.outputs]
+    if job.task == "classification" and data.classes == 2 and len(found) == 1 and one_sigmoid(model):
+        return
     if job.task in wanted and (len(found) != 1 or found[0][-1:] != (wanted[job.task],)):
-        raise ValueError(f"{job.task} of {data.name} takes one output with {wanted[job.task]} columns. Received from "
+        raise ValueError(f"{job.task} of {data.name!r} takes one output with {wanted[job.task]} columns. Received from "
                          f"the model {job.model}: {found}.")
+
+
+def doubt(job, data):
+    """Why the scores of this job may say too much; "" where nothing is known."""
+    if not data.drawn or not (job.model or "").endswith(".keras"):
+        return ""
+    lacking = ", ".join(f"{name}, y{name[1:]}" for name in data.drawn)
+    return (f"{' and '.join(data.drawn)} were drawn from x_train. If {Path(job.model).name} was trained on these "
+            "examples, its scores here, and those of all that is made of it, are too high. Give the .npz "
+            f"{lacking}.")
 
 
 def resolve(job, data):

@@ -9,6 +9,7 @@ import yaml
 
 from android_bench.store import Store, write_file
 from tfcompress import tasks
+from tfcompress.job import plan
 from tfcompress.job.folder import in_words
 
 FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12, "color": "#374151"}
@@ -36,7 +37,8 @@ def write_report(folder, resolved, data, rows, bench):
     page = jinja2.Environment(loader=loader, autoescape=True).get_template("job.html.j2").render(
         title=f"{task.name.replace('_', ' ').capitalize()} of {data.name}: one job", data=data, task=task,
         rows=[dict.fromkeys(COLUMNS) | row for row in rows],
-        bench=bench, resolved=resolved, yaml=yaml.safe_dump(resolved, sort_keys=False, width=100), trials=len(trials),
+        doubt=plan.doubt(plan.check(resolved), data), allowed=plan.ALLOWED, bench=bench, resolved=resolved,
+        yaml=yaml.safe_dump(resolved, sort_keys=False, width=100), trials=len(trials),
         settings=[_settings(stage) for stage in resolved["stages"]],
         charts={name: json.dumps(chart).replace("</", "<\\/") for name, chart in charts.items()},
         plotly_js=plotly.offline.get_plotlyjs(),

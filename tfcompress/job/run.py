@@ -46,6 +46,8 @@ def run_job(path, out=None, *, workers=1, ray=None, say=print):
         if not (folder / "resolved.yaml").exists():
             plan.write(resolved, folder / "resolved.yaml")
         say(f"{folder}: {data}")
+        if doubt := plan.doubt(plan.check(resolved), data):
+            say(f"CAUTION: {doubt}")
         if resolved["job"]["search"]:
             control(folder, resolved, data, say)
             resolved = search.best(folder, resolved, data, workers, ray, say)

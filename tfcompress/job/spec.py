@@ -7,7 +7,7 @@ import yaml
 
 from tfcompress import tasks
 
-EXAMPLE = "task: classification\ndata: ecg\nmodel: ecg_cnn\ntarget: small\nsearch: 0"
+EXAMPLE = "a line each, such as `task: classification`, `data: mine.npz`, `model: mine.keras`, `target: small`"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,13 +60,16 @@ def read(path):
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"No job at {str(path)!r}. Expected a YAML file such as:\n{EXAMPLE}")
+        raise FileNotFoundError(f"No job at {str(path)!r}. Expected a YAML file with {EXAMPLE}.")
     try:
         found = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        what = getattr(error, "problem", None) or error
+        raise ValueError(f"{path} is no YAML{where}: {what}. Expected {EXAMPLE}.") from error
     if not isinstance(found, dict) or not found:
-        raise ValueError(f"{path} holds no fields. Expected, for example:\n{EXAMPLE}")
+        raise ValueError(f"{path} holds no fields. Expected {EXAMPLE}.")
     if "stages" in found:
         if isinstance(found.get("job"), dict):
             _make_absolute(found["job"], path.parent)

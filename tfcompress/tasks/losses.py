@@ -7,13 +7,23 @@ from tfcompress.method import serializable
 
 
 def cross_entropy(model):
-    """Cross-entropy of class numbers for what `model` ends in: probabilities or logits; -1 counts for nothing."""
+    """Cross-entropy of class numbers for what `model` ends in: probabilities or logits; -1 counts for nothing.
+
+    One sigmoid is the second of two classes.
+    """
+    if one_sigmoid(model):
+        return keras.losses.BinaryCrossentropy()
     return PaddedCrossEntropy(from_logits=head(model) == "logits")
 
 
 def binary_cross_entropy(model):
     """Cross-entropy of each 0/1 label on its own, for probabilities or logits."""
     return keras.losses.BinaryCrossentropy(from_logits=head(model) == "logits")
+
+
+def one_sigmoid(model):
+    """Whether `model` ends in `Dense(1, "sigmoid")` or the like."""
+    return head(model) == "sigmoid" and tuple(getattr(model, "student", model).outputs[0].shape[1:]) == (1,)
 
 
 def head(model):

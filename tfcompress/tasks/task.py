@@ -16,7 +16,8 @@ class TaskData:
 
     `x_*` float32, first axis = example. `y_*` in the form that the task asks for (see its file). `about` is one
     sentence: what is real and what is composed. `class_names`: of class numbers, labels or characters, in their order;
-    empty where there are none.
+    empty where there are none. `drawn`: names of parts, such as "x_test", that were taken from training examples: a net
+    that was trained on these before is judged too well by them.
 
     >>> data = TaskData("toy", *[np.zeros((2, 3)), np.array([0, 1])] * 3, class_names=("a", "b"))
     >>> print(data)
@@ -33,6 +34,7 @@ class TaskData:
     licence: str = ""
     about: str = ""
     class_names: tuple = ()
+    drawn: tuple = ()
 
     def __post_init__(self):
         for part in PARTS:

@@ -29,14 +29,17 @@ def read(path):
     for part in PARTS:
         pair = [name for name in (f"x_{part}", f"y_{part}") if name in arrays]
         if len(pair) == 1 or (part == "train" and not pair):
-            raise ValueError(f"{path} holds {', '.join(sorted(arrays)) or 'nothing'}. Expected x_{part} and y_{part}, "
-                             "both; x_train and y_train always.")
+            raise ValueError(f"{path} needs {'' if part == 'train' else 'both or neither of '}x_{part} and y_{part}. "
+                             f"It holds: {', '.join(sorted(arrays)) or 'nothing'}. x_train and y_train always; also "
+                             "x_val, y_val, x_test, y_test, or they are drawn from x_train.")
     names = arrays.get("class_names", ())
     parts = _split(path, arrays)
     if not len(names):
         names = _numbers([y for _, y in parts.values()])
-    about = "The user's own data" + (", split here by chance." if "x_test" not in arrays else ".")
-    return TaskData(path.stem, *(array for part in PARTS for array in parts[part]), about=about, class_names=names)
+    drawn = tuple(f"x_{part}" for part in PARTS if f"x_{part}" not in arrays)
+    about = "The user's own data" + (f"; {' and '.join(drawn)} split here by chance off x_train." if drawn else ".")
+    return TaskData(path.stem, *(array for part in PARTS for array in parts[part]), about=about, class_names=names,
+                    drawn=drawn)
 
 
 def _split(path, arrays):
