@@ -38,6 +38,9 @@ def test_convert_inspect_evaluate_diff_and_bench(folder, capsys):
     assert code == 0 and "CONV_2D" in text
     code, text = run("evaluate", folder / "int8.tflite", "--data", folder / "data.npz")
     assert code == 0 and text.startswith("accuracy 0.") and "recall 3" in text
+    np.savez(folder / "few.npz", x=small_files.X, y=np.arange(len(small_files.X)) % 3)
+    assert cli.main(["evaluate", str(folder / "int8.tflite"), "--data", str(folder / "few.npz")]) == 0
+    assert "no sample of 1 of the model's 4 classes" in capsys.readouterr().err
     code, text = run("diff", folder / "float.tflite", folder / "int8.tflite", "--data", folder / "data.npz")
     assert code == 0 and "SNR" in text
     code, text = run("payoff", folder / "float.tflite", folder / "int8.tflite")
