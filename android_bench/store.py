@@ -103,7 +103,7 @@ def remember_config(folder, config: dict) -> None:
         write_file(path, json.dumps(wanted, indent=2).encode())
         return
     found = json.loads(path.read_text())
-    changed = list(_changes(found, wanted))
+    changed = _changes(found, wanted)
     if changed:
         raise ValueError(
             f"{path.parent} holds results of another configuration ({'; '.join(changed)}). "
@@ -111,14 +111,31 @@ def remember_config(folder, config: dict) -> None:
         )
 
 
-def _changes(found, wanted, name=""):
-    """What differs, a line each; long values are cut."""
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        for key in found | wanted:
-            yield from _changes(found.get(key), wanted.get(key), f"{name}.{key}" if name else key)
-    elif found != wanted:
-        words = [repr(value) for value in (found, wanted)]
-        yield f"{name}: {' -> '.join(word if len(word) <= 60 else f'{word[:57]}...' for word in words)}"
+def _changes(found: dict, wanted: dict) -> list[str]:
+    """What differs, a few words each, the first four."""
+    old, new = dict(_leaves(found)), dict(_leaves(wanted))
+    told = [f"{name}: {_near(old.get(name, 'nothing'), new.get(name, 'nothing'))} -> "
+            f"{_near(new.get(name, 'nothing'), old.get(name, 'nothing'))}"
+            for name in old | new if name not in old or name not in new or old[name] != new[name]]
+    return told if len(told) <= 4 else [*told[:4], f"{len(told) - 4} more"]
+
+
+def _leaves(value, name=""):
+    """``(dotted name, value)`` of all that is no mapping and no list."""
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in parts:
+        yield from _leaves(part, f"{name}.{key}" if name else str(key))
+    if not parts or not value:
+        yield name, value
+
+
+def _near(value, other, most=60):
+    """A value in words, of long ones what lies around the first difference."""
+    words = repr(value)
+    if len(words) <= most:
+        return words
+    start = max(0, len(os.path.commonprefix([words, repr(other)])) - most // 3)
+    return f"{'...' * (start > 0)}{words[start : start + most]}{'...' * (start + most < len(words))}"
 
 
 @contextlib.contextmanager

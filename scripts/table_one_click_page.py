@@ -11,7 +11,8 @@ HEAD = """# One click without data, beside other ways to an int8 file
   fast: `one_click`. real data: static int8, ranges from real inputs: the reference that has data.
 * Of classifiers: top-1 agreement with the float model, [95 % interval]. Of others: noise / signal of the worst output.
 * Seconds after: all that `one_click` does once the float file is there; TFLiteConverter's own time stands before it.
-  load: of this computer of two cores while it was timed; above 1 others were at work, and the time is no time.
+  load: of this computer of two cores while it was timed; the row itself counts for 1 to 1.5. Where it is higher others
+  were at work, and the time is no time.
 """
 REAL = """
 ## Classifiers, with inputs of the kind they are for

@@ -94,8 +94,17 @@ def test_a_writer_killed_at_any_moment_leaves_whole_rows(store):
 def test_another_configuration_is_refused(tmp_path):
     remember_config(tmp_path, {"seed": 0, "rates": (1e-3,)})
     remember_config(tmp_path, {"seed": 0, "rates": (1e-3,)})
-    with pytest.raises(ValueError, match="seed: 0 -> 1"):
+    with pytest.raises(ValueError, match=r"configuration \(seed: 0 -> 1\)"):
         remember_config(tmp_path, {"seed": 1, "rates": (1e-3,)})
+
+
+def test_what_changed_is_told_in_a_few_words(tmp_path):
+    old = {"job": {"data": "/long" * 20 + "/one.npz"}, "stages": [{"keep": 0.7}, {"epochs": 3}], "more": None}
+    remember_config(tmp_path, old)
+    new = {"job": {"data": "/long" * 20 + "/two.npz"}, "stages": [{"keep": 0.7}, {"epochs": 4}]}
+    with pytest.raises(ValueError, match=r"one.npz' -> .*two.npz'; stages.1.epochs: 3 -> 4; more: None -> 'nothing'\)"):
+        remember_config(tmp_path, new)
+    remember_config(tmp_path, old)
 
 
 def test_a_folder_serves_one_study_at_a_time(tmp_path):

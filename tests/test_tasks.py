@@ -172,6 +172,19 @@ def test_a_teacher_adds_its_outputs_to_the_loss():
 
 
 @pytest.mark.slow
+def test_one_sigmoid_learns_two_classes_and_no_more():
+    x = np.random.default_rng(0).normal(size=(300, 4)).astype("float32")
+    y = (x[:, 0] > 0.3).astype(int)
+    data = TaskData("sides", x, y, x, y, x, y, class_names=("left", "right"))
+    net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, "sigmoid")])
+    task = tasks.TASKS["classification"]
+    tasks.fit(net, task, data, Recipe(epochs=20, batch_size=16, learning_rate=2e-2))
+    assert task.score([net.predict(x, verbose=0)], y) > 0.95
+    three = dataclasses.replace(data, y_train=y + 1, class_names=("left", "right", "up"))
+    with pytest.raises(ValueError, match="One sigmoid tells two classes apart. Received: class numbers up to 2"):
+        tasks.fit(net, task, three, FAST)
+
+
 def test_mixed_inputs_are_for_a_student_that_looks_at_no_labels():
     """A student of the teacher's shape that sees mixtures only comes nearer to what the teacher says of mixtures."""
     task, data = tasks.TASKS["classification"], series()

@@ -82,7 +82,7 @@ def main(argv=None):
     except SystemExit as stop:
         return stop.code
     except KeyboardInterrupt:
-        keeps = argv[0] in ("run", "study", "students") or any(one.startswith("--folder") for one in argv)
+        keeps = argv[0] in ("run", "study", "students") or any(one.lstrip("-").startswith("folder") for one in argv)
         print("stopped" + "; the same command goes on from here" * keeps, file=sys.stderr)
         return 130
     except (ValueError, OSError, ImportError) as error:

@@ -24,8 +24,7 @@ def run_command(argv):
         pin()
     if values.plan:
         with quiet():
-            path = run.write_plan(given, values.output)
-        print(path)
+            print(run.write_plan(given, values.output))
         return
     started = time.perf_counter()
     with quiet():                                        # LiteRT and converters write to stderr; errors come as such

@@ -26,6 +26,8 @@ def finish(folder, resolved, data, rows, say):
     if row is None:
         row = _benched(folder, resolved, data, found, content)
         rows_of(folder).append(row)
+    elif "control_packed_bytes" not in row:              # of an earlier version
+        row["control_packed_bytes"] = len(packing((folder / f"{CONTROL}.tflite").read_bytes()).content)
     resolved = resolved | {"job": resolved["job"] | {"search": 0}, "stages": decided(resolved, rows)}
     plan.write(resolved, folder / "resolved.yaml")
     say(told(row, tasks.find(resolved["job"]["task"])))

@@ -63,8 +63,9 @@ def _check_net(model, job, data):
     if job.task == "classification" and data.classes == 2 and len(found) == 1 and one_sigmoid(model):
         return
     if job.task in wanted and (len(found) != 1 or found[0][-1:] != (wanted[job.task],)):
-        raise ValueError(f"{job.task} of {data.name!r} takes one output with {wanted[job.task]} columns. Received from "
-                         f"the model {job.model}: {found}.")
+        also = ", or one sigmoid" if job.task == "classification" and data.classes == 2 else ""
+        raise ValueError(f"{job.task} of {data.name!r} takes one output with {wanted[job.task]} columns{also}. "
+                         f"Received from the model {job.model}: {found}.")
 
 
 def doubt(job, data):
@@ -72,9 +73,10 @@ def doubt(job, data):
     if not data.drawn or not (job.model or "").endswith(".keras"):
         return ""
     lacking = ", ".join(f"{name}, y{name[1:]}" for name in data.drawn)
+    parts = " and ".join({"x_val": "validation", "x_test": "test"}[name] for name in data.drawn)
     return (f"{' and '.join(data.drawn)} were drawn from x_train. If {Path(job.model).name} was trained on these "
-            "examples, its scores here, and those of all that is made of it, are too high. Give the .npz "
-            f"{lacking}.")
+            f"examples, {parts} scores look better than they are, the control's and those of all that is made of it. "
+            f"Give the .npz {lacking}.")
 
 
 def resolve(job, data):

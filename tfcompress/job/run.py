@@ -46,8 +46,7 @@ def run_job(path, out=None, *, workers=1, ray=None, say=print):
         if not (folder / "resolved.yaml").exists():
             plan.write(resolved, folder / "resolved.yaml")
         say(f"{folder}: {data}")
-        if doubt := plan.doubt(plan.check(resolved), data):
-            say(f"CAUTION: {doubt}")
+        _caution(resolved, data, say)
         if resolved["job"]["search"]:
             control(folder, resolved, data, say)
             resolved = search.best(folder, resolved, data, workers, ray, say)
@@ -55,13 +54,14 @@ def run_job(path, out=None, *, workers=1, ray=None, say=print):
         return finish.finish(folder, resolved, data, rows, say)
 
 
-def write_plan(path, out=None):
+def write_plan(path, out=None, say=print):
     """Write the resolved.yaml of a job file, without doing the job; returns its path."""
     folder = default_folder(path) if out is None else Path(out)
-    resolved, _ = _asked(path)
+    resolved, data = _asked(path)
     if (folder / "config.json").exists():
         raise ValueError(f"{folder} holds a job that was begun, and its resolved.yaml. Choose another folder: -o.")
     plan.write(resolved, folder / "resolved.yaml")
+    _caution(resolved, data, say)
     return folder / "resolved.yaml"
 
 
@@ -190,6 +190,11 @@ def _asked(path):
                             for name, version in now["versions"].items() if found["versions"].get(name) != version)
         warnings.warn(f"Resolved with other versions ({changed}): the bytes may be others.", stacklevel=3)
     return found | {"versions": now["versions"]}, data
+
+
+def _caution(resolved, data, say):
+    if doubt := plan.doubt(plan.check(resolved), data):
+        say(f"CAUTION: {doubt}")
 
 
 def _check_edited(folder, resolved):

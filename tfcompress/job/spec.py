@@ -7,7 +7,7 @@ import yaml
 
 from tfcompress import tasks
 
-EXAMPLE = "a line each, such as `task: classification`, `data: mine.npz`, `model: mine.keras`, `target: small`"
+EXAMPLE = "fields, one a line: `task: classification`, `data: mine.npz`, `model: mine.keras`, `target: small`"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +66,8 @@ def read(path):
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        what = getattr(error, "problem", None) or error
-        raise ValueError(f"{path} is no YAML{where}: {what}. Expected {EXAMPLE}.") from error
+        what = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise ValueError(f"{path} is no YAML{where}: {what}. Expected, in a job file, {EXAMPLE}.") from error
     if not isinstance(found, dict) or not found:
         raise ValueError(f"{path} holds no fields. Expected {EXAMPLE}.")
     if "stages" in found:

@@ -5,7 +5,7 @@ import numpy as np
 from android_bench.metrics import classify
 from tfcompress import datasets, zoo
 from tfcompress.recipes import RECIPES
-from tfcompress.tasks.losses import cross_entropy
+from tfcompress.tasks.losses import cross_entropy, one_sigmoid
 from tfcompress.tasks.task import Task, TaskData, check_classes, one_output, soft
 
 
@@ -32,6 +32,14 @@ def check(data):
     check_classes(data, axes=1)
 
 
+def targets(model, y):
+    """Class numbers as they are; ValueError for more than two classes and one sigmoid."""
+    if len(y) and y.max() > 1 and one_sigmoid(model):
+        raise ValueError(f"One sigmoid tells two classes apart. Received: class numbers up to {y.max()}. Give the "
+                         f"model a softmax over {y.max() + 1} classes or more.")
+    return y
+
+
 def _loader(name):
     return lambda **options: TaskData.of(datasets.load(name, **options), "Real examples, as they are.")
 
@@ -46,5 +54,6 @@ TASK = Task(
     recipe=RECIPES["digits"],
     datasets={name: _loader(name) for name in datasets.DATASETS},
     check=check,
+    targets=targets,
     teach=soft,
 )
