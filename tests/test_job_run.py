@@ -172,6 +172,17 @@ def test_a_trained_net_with_one_sigmoid_and_examples_that_it_may_know(tmp_path):
     assert set(tried) == {"calibrated", "trained"} and min(tried.values()) > 0.9
 
 
+def test_a_number_is_met_by_as_many_filters_as_it_asks_for(tmp_path):
+    resolved = plan.resolve(spec.Job("regression", "auto_mpg", target=2.5), tasks.load("regression", "auto_mpg"))
+    resolved["train"]["epochs"], resolved["drop"] = 20, 0.9
+    for stage in resolved["stages"]:
+        stage.update({"epochs": 20 if stage["stage"] == "prune" else 3} if "epochs" in stage else {})
+    lines = run(resolved, tmp_path)
+    row = files.row_of(tmp_path / "out", "bench")
+    assert row["met"] and row["bytes"] <= row["control_bytes"] / 2.5 and "; target met" in lines[-1]
+    assert row["bytes"] > row["control_bytes"] / 4       # no more than it asks for
+
+
 def test_a_stage_that_fails_is_passed_over(tmp_path, monkeypatch):
     """A net whose pruning diverges: the job ends with what it has."""
     resolved = short(drop=0.5)
@@ -222,7 +233,7 @@ def test_a_model_that_does_not_fit_is_refused_before_training(tmp_path):
     with pytest.raises(ValueError, match="takes one output with 10 columns"):
         run_job(tmp_path / "job.yaml", tmp_path / "out")
     (tmp_path / "job.yaml").write_text("task: regression\ndata: auto_mpg\nmodel: seven.keras\n")
-    with pytest.raises(ValueError, match=r"does not take examples \(7,\)"):
+    with pytest.raises(ValueError, match=r"does not take the examples of .auto_mpg., \(7,\)"):
         run_job(tmp_path / "job.yaml", tmp_path / "out")
 
 

@@ -1,5 +1,6 @@
 """``tfcompress COMMAND ...``: finds the command, and turns what it raises into one line and an exit code."""
 
+import importlib.metadata
 import logging
 import os
 import sys
@@ -70,6 +71,9 @@ def main(argv=None):
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(USAGE)
         return 0 if argv else 2
+    if argv[0] == "--version":
+        print(f"tfcompress {importlib.metadata.version('tfcompress')}")
+        return 0
     if argv[0] not in COMMANDS:
         print(f"error: unknown command {argv[0]!r}. Known: {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2

@@ -4,7 +4,7 @@ import sys
 
 from absl import flags
 
-from tfcompress.commands.flags import flag_values, parse, required
+from tfcompress.commands.flags import flag_values, parse, quiet, required
 
 
 def inspect_command(argv):
@@ -22,12 +22,14 @@ def evaluate_command(argv):
     flags.DEFINE_integer("threads", 1, "threads of the runtime", lower_bound=1, flag_values=values)
     (path,) = parse(values, argv, "evaluate FILE.tflite --data x.npz", 1)
     from tfcompress.arrays import read_npz
-    from tfcompress.measure import evaluate
+    with quiet():
+        from tfcompress.measure import evaluate
     data = read_npz(required(values, "data"))
     missing = {"x", "y"} - set(data)
     if missing:
         raise ValueError(f"{values.data} lacks the arrays {sorted(missing)}. It holds: {sorted(data)}.")
-    found = evaluate(path, data["x"], data["y"], threads=values.threads)
+    with quiet():                                        # LiteRT writes to stderr; errors come as such
+        found = evaluate(path, data["x"], data["y"], threads=values.threads)
     print(f"accuracy {found.accuracy:.4f}   macro-F1 {found.macro_f1:.4f}   {found.samples} samples")
     for name, recall in found.recalls.items():
         print(f"  recall {name}: " + ("no sample" if recall is None else f"{recall:.4f}"))

@@ -21,7 +21,7 @@ def one_click_command(argv):
     if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
         raise OSError(f"Can't write {output}: the folder {output.parent} does not exist or is read-only.")
     with quiet():
-        from tfcompress.data_free.click import one_click
+        from tfcompress.data_free.click import in_words, one_click
         from tfcompress.data_free.report import write_report
         if Path(given).exists():
             import keras  # noqa: F401
@@ -31,7 +31,8 @@ def one_click_command(argv):
     page = write_report(found, output.with_suffix(".html"), title=Path(given).name)
     print(f"{output}\n{found}\nreport: {page}")
     if not found.met:
-        raise RuntimeError(f"{target} can't be met: {output} of {found.file.size:,} bytes is the smallest there is.")
+        raise RuntimeError(f"{in_words(target)} can't be met: {output} of {found.file.size:,} bytes is the "
+                           "smallest there is.")
 
 
 def _target(text):

@@ -20,6 +20,7 @@ def run_command(argv):
     os.environ.update(ENVIRONMENT)                       # as the workers of a search: bytes are equal on CPUs
     with quiet():
         from tfcompress.job import run
+        from tfcompress.job.folder import row_of
         from tfcompress.study.worker import pin
         pin()
     if values.plan:
@@ -31,3 +32,6 @@ def run_command(argv):
         page = run.run_job(given, values.output, workers=values.workers, ray=values.ray,
                            say=lambda line: print(line, flush=True))
     print(f"Report: {page.resolve()}   ({time.perf_counter() - started:.0f} s)")
+    if row_of(page.parent, "bench")["met"] is False:
+        raise RuntimeError("the target is not met: of the files that were tried, no smaller one loses as little as "
+                           "`drop` allows. Ask for less, or raise `drop` in a resolved.yaml that --plan writes.")

@@ -81,7 +81,8 @@ class OneClick:
         return "\n".join([
             f"{self.float_bytes:,} -> {self.file.size:,} bytes ({times(self.float_bytes, self.file.size)}), "
             f"packed {len(self.packed):,} ({times(self.float_bytes, len(self.packed))})",
-            f"target {self.target}: {'met' if self.met else 'NOT MET, this is the nearest'}; {self.file.precision}",
+            f"target {in_words(self.target)}: {'met' if self.met else 'NOT MET, this is the nearest'}; "
+            f"{self.file.precision}",
             f"kernels: {counts}",
             "no real data was seen: accuracy is not measured. On synthetic inputs, against the float file: "
             f"{self.snr_db:.1f} dB{classes}",
@@ -257,6 +258,17 @@ class _Click:
 
     def _place(self, pair):
         return self.graph.outputs.index(pair[1])
+
+
+def in_words(target):
+    """A target as a person reads it.
+
+    >>> in_words("small"), in_words(8.0), in_words(40000.0)
+    ('small', '8 times smaller', '40,000 bytes')
+    """
+    if isinstance(target, str):
+        return target
+    return f"{target:g} times smaller" if target <= 1000 else f"{target:,.0f} bytes"
 
 
 def times(before, after):

@@ -8,6 +8,7 @@ import jinja2
 import plotly.offline
 
 from android_bench.store import write_file
+from tfcompress.data_free.click import in_words
 
 FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12, "color": "#374151"}
 LAYOUT = {"font": FONT, "paper_bgcolor": "white", "plot_bgcolor": "white", "height": 380,
@@ -25,7 +26,7 @@ def write_report(found, path, *, title):
     """
     loader = jinja2.FileSystemLoader([_ROOM, _ROOM.parent / "study"])
     page = jinja2.Environment(loader=loader, autoescape=True).get_template("page.html.j2").render(
-        title=title, found=found, kernels=[_line(one) for one in found.kernels],
+        title=title, found=found, target=in_words(found.target), kernels=[_line(one) for one in found.kernels],
         after=sum(took for step, took in found.seconds.items() if step != "float"),
         inputs=len(next(iter(found.synthetic.inputs.values()))),
         charts={name: json.dumps(chart).replace("</", "<\\/") for name, chart in _charts(found).items()},

@@ -30,7 +30,7 @@ def finish(folder, resolved, data, rows, say):
         row["control_packed_bytes"] = len(packing((folder / f"{CONTROL}.tflite").read_bytes()).content)
     resolved = resolved | {"job": resolved["job"] | {"search": 0}, "stages": decided(resolved, rows)}
     plan.write(resolved, folder / "resolved.yaml")
-    say(told(row, tasks.find(resolved["job"]["task"])))
+    say(f"ships: {found['why']}\n{told(row, tasks.find(resolved['job']['task']))}")
     return report.write_report(folder, resolved, data, [*rows, found], row)
 
 
@@ -72,10 +72,12 @@ def met(target, row):
 
 def told(row, task):
     """What came of it, in two lines."""
+    ratio = row["us"] / row["control_us"]
+    speed = f"{1 / ratio:.1f}x faster" if ratio <= 1 else f"{ratio:.1f}x slower"
     goal = {None: "", True: "; target met", False: "; TARGET NOT MET"}[row["met"]]
     return (f"{task.metric} on test data: {row['control_test']:.4f} -> {row['test']:.4f}; {row['control_bytes']:,} -> "
-            f"{row['bytes']:,} bytes, packed {row['packed_bytes']:,}; {row['control_us']:.1f} -> {row['us']:.1f} us"
-            f"{goal}\nmodel.tflite SHA-256 {row['sha256']}")
+            f"{row['bytes']:,} bytes, packed {row['packed_bytes']:,}; {row['control_us']:.1f} -> {row['us']:.1f} us, "
+            f"{speed}{goal}\nmodel.tflite SHA-256 {row['sha256']}")
 
 
 def _before(rows):

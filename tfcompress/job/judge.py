@@ -52,6 +52,18 @@ def lost(task, score, control):
     return gap / control if task.relative and control else gap
 
 
+def better(rows):
+    """Of rows of one stage the one to take: of those that are kept the cheapest, of like costs what loses least.
+
+    >>> rows = [{"kept": True, "cost": cost, "loss": loss} for cost, loss in ((100, 0.004), (101, 0.001), (200, 0.0))]
+    >>> better(rows)["cost"], better([row | {"kept": False} for row in rows])["cost"]
+    (101, 200)
+    """
+    kept = [row for row in rows if row["kept"]]
+    least = min((row["cost"] for row in kept), default=0)
+    return min([row for row in kept if PAYS * row["cost"] <= least] or rows, key=lambda row: row["loss"])
+
+
 def verdict(name, stage, before, after, loss, allowed):
     """Whether a stage's result stays, and why.
 

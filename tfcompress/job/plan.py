@@ -10,6 +10,7 @@ import yaml
 
 from android_bench.store import write_file
 from tfcompress import kept, tasks, zoo
+from tfcompress.job import goal
 from tfcompress.job.spec import Job
 from tfcompress.recipes import RECIPES, Recipe
 from tfcompress.tasks.losses import one_sigmoid
@@ -25,9 +26,6 @@ SETTINGS = {                                             # of each stage, in the
 }
 FOUND = ("kept", "how")                                  # what a run adds: a rerun does the same without asking
 ALLOWED = {"factorize": 0.25, "prune": 0.75, "shrink": 0.75, "distil": 0.75, "quantize": 1.0}    # of the drop, up to it
-INT8 = 3.5                                               # times that an int8 file is smaller, biases and names included
-
-
 COLUMNS = ("classification", "multi_label", "sequence_labelling", "segmentation")     # outputs have one a class
 
 
@@ -56,8 +54,9 @@ def net(job, data, seed):
 def _check_net(model, job, data):
     """ValueError for a model with other inputs or outputs than the task's."""
     if len(model.inputs) != 1 or tuple(model.inputs[0].shape[1:]) != tuple(data.input_shape):
-        raise ValueError(f"The model {job.model} does not take examples {tuple(data.input_shape)}. Received: inputs "
-                         f"{[tuple(one.shape[1:]) for one in model.inputs]}.")
+        found = [tuple(one.shape[1:]) for one in model.inputs]
+        raise ValueError(f"The model {job.model} does not take the examples of {data.name!r}, "
+                         f"{tuple(data.input_shape)}. Received: inputs {found}.")
     wanted = {name: data.classes for name in COLUMNS} | {"ocr": data.classes + 1}
     found = [tuple(one.shape[1:]) for one in model.outputs]
     if job.task == "classification" and data.classes == 2 and len(found) == 1 and one_sigmoid(model):
@@ -87,13 +86,20 @@ def resolve(job, data):
     own = RECIPES.get(f"{model.name}_tune", recipe) if task.name == "classification" else recipe
     tune = dataclasses.replace(own, warmup=0.05 * (recipe.schedule == "cosine"),
                                mixup=1.0 if task.teach and not task.relative else 0.0)
+    gone = None if isinstance(job.target, str) else goal.sparsity(task.export(model), data.x_train, job.target)
     return {
         "job": dataclasses.asdict(job),
         "seed": 0,
         "drop": 0.05 if task.relative else 0.01,
         "train": None if trained else dataclasses.asdict(recipe),
         "tune": dataclasses.asdict(tune),
-        "stages": _stages(job.target, tune, 4 * model.count_params()),
+        "stages": _stages(job.target, tune, gone),
+    } | given(data, model, trained)
+
+
+def given(data, model, trained):
+    """What a rerun has to find as it was: data, a trained model, versions."""
+    return {
         "data_sha256": digest(data),
         "model_sha256": kept.fingerprint(model) if trained else None,
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
@@ -184,17 +190,15 @@ def _recipe(task, net_name, data):
     return dataclasses.replace(recipe, epochs=epochs)
 
 
-def _stages(target, tune, float_bytes):
-    """The settings that a target begins with."""
+def _stages(target, tune, gone):
+    """The settings that a target begins with; ``gone``: of numbers, the share of filters that must go."""
     long, short, rate = 2 * tune.epochs, max(2, math.ceil(tune.epochs / 2)), tune.learning_rate
     keep, sparsity, by = 0.7, [0.9, 0.8, 0.7], "weights"
     if target == "fast":
         sparsity, by = [0.5, 0.3], "filters"
     elif target != "small":
-        ratio = target if target <= 1000 else float_bytes / target
-        by, rest = "filters", INT8 / ratio               # the share of the weights that may stay
-        keep = min(0.7, max(0.3, rest)) if rest < 1 else None
-        sparsity = round(min(0.9, 1 - math.sqrt(rest / keep)), 3) if keep and rest < keep else None
+        keep, by = (0.7 if gone > 0.5 else None), "filters"
+        sparsity = [round(share * gone, 3) for share in (1, 0.8, 0.6)] if gone else None
     found = [{"stage": "factorize", "keep": keep, "epochs": short, "learning_rate": rate / 2}] if keep else []
     if sparsity:
         found += [{"stage": "prune", "sparsity": sparsity, "by": by, "epochs": long, "learning_rate": rate},

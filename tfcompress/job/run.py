@@ -158,7 +158,7 @@ def _quantized(folder, stage, doing, before, first, allowed, job):
         tried.append(row | _verdict(doing.task, stage, before, row, first, allowed) | {"how": how})
     if not tried:
         raise failed
-    best = max(tried, key=lambda row: (row["kept"], -row["loss"]))
+    best = judge.better(tried)
     write_file(folder / "quantize.tflite", (folder / f"quantize_{best['how']}.tflite").read_bytes())
     return best | {"stage": "quantize", "tried": {row["how"]: row["score"] for row in tried}}
 
@@ -178,9 +178,9 @@ def _asked(path):
     found = spec.read(path)
     job = plan.check(found) if isinstance(found, dict) else found
     data = plan.load(job)
-    now = plan.resolve(job, data)
     if job is found:
-        return now, data
+        return plan.resolve(job, data), data
+    now = plan.given(data, *plan.net(job, data, 0))
     for name, what in (("data_sha256", f"The data {data.name}"), ("model_sha256", f"The model {job.model}")):
         if now[name] != found[name]:
             raise ValueError(f"{what} is not what it was when this job was resolved. Received: SHA-256 "

@@ -1,5 +1,6 @@
 """``factorize``: kernels as products of smaller ones, ranks chosen by a rule or to meet a budget."""
 
+import sys
 from dataclasses import dataclass
 
 import keras
@@ -265,7 +266,7 @@ def _sensitivities(graph, model, items, tables, second, x, before, folder):
     measured = {row["name"]: row["sensitivity"] for row in store.read()} if store else {}
     missing = [item for item in items if tables[item] and item.name not in measured]
     head = head_kind(model)
-    for item in track(missing, "sensitivity by layer", transient=True):
+    for item in track(missing, "sensitivity by layer", transient=True, disable=not sys.stdout.isatty()):
         measured[item.name] = sensitivity(graph, item, probe(tables, item), second.get(item), x, before, head)
         if store:
             store.append({"name": item.name, "sensitivity": measured[item.name]})
