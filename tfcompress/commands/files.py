@@ -22,13 +22,12 @@ def evaluate_command(argv):
     flags.DEFINE_integer("threads", 1, "threads of the runtime", lower_bound=1, flag_values=values)
     (path,) = parse(values, argv, "evaluate FILE.tflite --data x.npz", 1)
     from tfcompress.arrays import read_npz
-    with quiet():
-        from tfcompress.measure import evaluate
     data = read_npz(required(values, "data"))
     missing = {"x", "y"} - set(data)
     if missing:
         raise ValueError(f"{values.data} lacks the arrays {sorted(missing)}. It holds: {sorted(data)}.")
     with quiet():                                        # LiteRT writes to stderr; errors come as such
+        from tfcompress.measure import evaluate
         found = evaluate(path, data["x"], data["y"], threads=values.threads)
     print(f"accuracy {found.accuracy:.4f}   macro-F1 {found.macro_f1:.4f}   {found.samples} samples")
     for name, recall in found.recalls.items():

@@ -67,13 +67,13 @@ def _check_net(model, job, data):
                          f"Received from the model {job.model}: {found}.")
 
 
-def doubt(job, data):
-    """Why the scores of this job may say too much; "" where nothing is known."""
-    if not data.drawn or not (job.model or "").endswith(".keras"):
+def doubt(model, data):
+    """Why scores of a job's ``model`` may say too much; "" where nothing is known."""
+    if not data.drawn or not (model or "").endswith(".keras"):
         return ""
     lacking = ", ".join(f"{name}, y{name[1:]}" for name in data.drawn)
     parts = " and ".join({"x_val": "validation", "x_test": "test"}[name] for name in data.drawn)
-    return (f"{' and '.join(data.drawn)} were drawn from x_train. If {Path(job.model).name} was trained on these "
+    return (f"{' and '.join(data.drawn)} were drawn from x_train. If {Path(model).name} was trained on these "
             f"examples, {parts} scores look better than they are, the control's and those of all that is made of it. "
             f"Give the .npz {lacking}.")
 

@@ -37,7 +37,7 @@ def write_report(folder, resolved, data, rows, bench):
     page = jinja2.Environment(loader=loader, autoescape=True).get_template("job.html.j2").render(
         title=f"{task.name.replace('_', ' ').capitalize()} of {data.name}: one job", data=data, task=task,
         rows=[dict.fromkeys(COLUMNS) | row for row in rows],
-        doubt=plan.doubt(plan.check(resolved), data), allowed=plan.ALLOWED, bench=bench, resolved=resolved,
+        doubt=plan.doubt(resolved["job"]["model"], data), allowed=plan.ALLOWED, bench=bench, resolved=resolved,
         yaml=yaml.safe_dump(resolved, sort_keys=False, width=100), trials=len(trials),
         settings=[_settings(stage) for stage in resolved["stages"]],
         charts={name: json.dumps(chart).replace("</", "<\\/") for name, chart in charts.items()},

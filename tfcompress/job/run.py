@@ -193,7 +193,7 @@ def _asked(path):
 
 
 def _caution(resolved, data, say):
-    if doubt := plan.doubt(plan.check(resolved), data):
+    if doubt := plan.doubt(resolved["job"]["model"], data):
         say(f"CAUTION: {doubt}")
 
 
