@@ -2,13 +2,15 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 import yaml
 
+from android_bench.store import remember_config
 from tfcompress import tasks
 from tfcompress.convert import convert
-from tfcompress.job import judge, plan, search, spec
+from tfcompress.job import goal, judge, plan, run, search, spec
 from tfcompress.job.run import default_folder, write_plan
 
 
@@ -128,6 +130,26 @@ def test_bytes_and_the_same_ratio_make_one_plan(cars):
     one, other = (plan.resolve(spec.Job("regression", "auto_mpg", target=target), cars)["stages"]
                   for target in (whole / 2.3, 2.3))
     assert whole / 2.3 > 1000 and one == other and one[0]["stage"] == "prune"
+
+
+def test_a_net_that_no_int8_file_runs_of_gets_a_plan_too():
+    inputs = keras.Input((9,))
+    x = keras.layers.Dense(16, activation="relu")(inputs)
+    x = keras.layers.Dense(16)(x / (keras.ops.abs(x) + 1e-9))        # in int8 a division by zero
+    net = keras.Model(inputs, x)
+    with pytest.warns(UserWarning, match="prunes no filters: The int8 file does not run"):
+        assert goal.sparsity(net, np.random.default_rng(0).normal(size=(100, 9)).astype("float32"), 8) == 0
+
+
+def test_a_job_that_goes_on_does_not_count_its_filters_again(tmp_path, cars, monkeypatch):
+    begun = plan.resolve(spec.Job("regression", "auto_mpg", target=2.3), cars)
+    remember_config(tmp_path, begun)
+    counted = []
+    monkeypatch.setattr(goal, "sparsity", lambda *_: counted.append(1) or 0.0)
+    for target, times in ((2.3, 0), (2.5, 1)):           # the same job, another one
+        path = written(tmp_path, f"task: regression\ndata: auto_mpg\ntarget: {target}\n")
+        found, _ = run._asked(path, tmp_path)
+        assert len(counted) == times and (found == begun) == (times == 0)
 
 
 @pytest.mark.parametrize("name, stage, costs, losses, kept", [

@@ -1,6 +1,7 @@
 """From the bytes that a file may have to the share of filters that must go."""
 
 import bisect
+import warnings
 
 import numpy as np
 
@@ -17,7 +18,8 @@ SAMPLE = 100                                             # inputs; of the int8 f
 def sparsity(model, x, target):
     """The least of ``STEPS`` without which the int8 file meets ``target``, 15 % to spare; 0 where it does as it is.
 
-    The last where none is enough. Found by bisection: as many filters, drawn by chance, are removed, and the file made.
+    The last where none is enough; 0, with a warning, where filters can't be removed or no int8 file be made. Found by
+    bisection: as many filters, drawn by chance, are removed, and the file made.
 
     Args:
         model: Keras model, as it is exported; not changed.
@@ -29,19 +31,29 @@ def sparsity(model, x, target):
     model.set_weights(noisy)                             # equal constants, as untrained norms have, are stored once
     try:
         goal = target if target > 1000 else len(convert(model).content) / target
-        drawn = random.random(Channels(model).count)
-        drawn[FIXED] = 1.0
-
-        def enough(share, spare=MARGIN):
-            return _bytes(model, drawn, share, x) <= spare * goal
-
-        return 0.0 if enough(0.0, 1.0) else STEPS[min(bisect.bisect_left(STEPS, True, key=enough), len(STEPS) - 1)]
+        return 0.0 if _bytes(model, x) <= goal else _least(model, x, MARGIN * goal, random)
+    except (ValueError, RuntimeError) as error:          # the job's own stages will tell what else does not work
+        warnings.warn(f"The plan for this target prunes no filters: {error}", stacklevel=2)
+        return 0.0
     finally:
         model.set_weights(before)
 
 
-def _bytes(model, drawn, share, x):
-    """Of the int8 file without the channels that were drawn below ``share``."""
+def _least(model, x, goal, random):
+    """The least of ``STEPS`` that meets ``goal`` bytes."""
+    drawn = random.random(Channels(model).count)
+    drawn[FIXED] = 1.0
+    enough = lambda share: _bytes(_without(model, drawn, share), x) <= goal                    # noqa: E731
+    return STEPS[min(bisect.bisect_left(STEPS, True, key=enough), len(STEPS) - 1)]
+
+
+def _without(model, drawn, share):
+    """``model`` without the channels that were drawn below ``share``."""
     channels = Channels(model)
     gone = np.flatnonzero(drawn[channels.roots(np.arange(channels.count))] < share)
-    return len(convert(remove(channels, gone) if len(gone) else model, "int8", x[:SAMPLE]).content)
+    return remove(channels, gone) if len(gone) else model
+
+
+def _bytes(model, x):
+    """Of the int8 file."""
+    return len(convert(model, "int8", x[:SAMPLE]).content)

@@ -78,22 +78,24 @@ def doubt(model, data):
             f"Give the .npz {lacking}.")
 
 
-def resolve(job, data):
-    """The mapping of ``resolved.yaml``: what the job leaves open."""
+def resolve(job, data, stages=None):
+    """The mapping of ``resolved.yaml``: what the job leaves open. ``stages``: of the same job, as once resolved."""
     task = tasks.find(job.task)
     model, trained = net(job, data, 0)
     recipe = _recipe(task, model.name, data)
     own = RECIPES.get(f"{model.name}_tune", recipe) if task.name == "classification" else recipe
     tune = dataclasses.replace(own, warmup=0.05 * (recipe.schedule == "cosine"),
                                mixup=1.0 if task.teach and not task.relative else 0.0)
-    gone = None if isinstance(job.target, str) else goal.sparsity(task.export(model), data.x_train, job.target)
+    if not stages:
+        gone = None if isinstance(job.target, str) else goal.sparsity(task.export(model), data.x_train, job.target)
+        stages = _stages(job.target, tune, gone)
     return {
         "job": dataclasses.asdict(job),
         "seed": 0,
         "drop": 0.05 if task.relative else 0.01,
         "train": None if trained else dataclasses.asdict(recipe),
         "tune": dataclasses.asdict(tune),
-        "stages": _stages(job.target, tune, gone),
+        "stages": stages,
     } | given(data, model, trained)
 
 

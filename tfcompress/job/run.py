@@ -1,6 +1,7 @@
 """``run_job``: the control, then stage by stage, each kept only where it pays; a killed job goes on where it was."""
 
 import dataclasses
+import json
 import time
 import warnings
 from pathlib import Path
@@ -37,7 +38,7 @@ def run_job(path, out=None, *, workers=1, ray=None, say=print):
             folder of another job. RuntimeError: another process works in the folder.
     """
     folder = default_folder(path) if out is None else Path(out)
-    resolved, data = _asked(path)
+    resolved, data = _asked(path, folder)
     with only_one(folder):
         _check_edited(folder, resolved)
         remember_config(folder, resolved)
@@ -173,13 +174,13 @@ def _verdict(task, stage, before, row, first, allowed):
     return {"kept": kept, "why": why, "loss": losses[1]}
 
 
-def _asked(path):
-    """The resolved job of a file, and its data."""
+def _asked(path, begun=None):
+    """The resolved job of a file, and its data; ``begun``: the folder where it may have been begun."""
     found = spec.read(path)
     job = plan.check(found) if isinstance(found, dict) else found
     data = plan.load(job)
     if job is found:
-        return plan.resolve(job, data), data
+        return plan.resolve(job, data, begun and _stages_of(begun, job)), data
     now = plan.given(data, *plan.net(job, data, 0))
     for name, what in (("data_sha256", f"The data {data.name}"), ("model_sha256", f"The model {job.model}")):
         if now[name] != found[name]:
@@ -190,6 +191,13 @@ def _asked(path):
                             for name, version in now["versions"].items() if found["versions"].get(name) != version)
         warnings.warn(f"Resolved with other versions ({changed}): the bytes may be others.", stacklevel=3)
     return found | {"versions": now["versions"]}, data
+
+
+def _stages_of(folder, job):
+    """As they were resolved when this job was begun in the folder; None where it was not."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text()) if path.exists() else {}
+    return config["stages"] if config.get("job") == dataclasses.asdict(job) else None
 
 
 def _caution(resolved, data, say):
