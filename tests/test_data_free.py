@@ -16,6 +16,7 @@ from tfcompress.convert import TFLiteModel, convert
 from tfcompress.data_free import adapt, moments, plan, prior, ranges
 from tfcompress.data_free.equalize import equalize
 from tfcompress.data_free.expand import expand
+from tfcompress.data_free.report import write_report
 from tfcompress.data_free.rounding import round_kernel
 from tfcompress.data_free.synthesis import synthesize
 from tfcompress.flatbuffer import read
@@ -278,10 +279,11 @@ def test_one_click(seen_net, target, precision):
 
 
 @pytest.mark.slow
-def test_what_can_not_be_met_is_the_nearest(seen_net):
+def test_what_can_not_be_met_is_the_nearest(seen_net, tmp_path):
     found = tfcompress.one_click(seen_net[0], 1000)
     assert not found.met and {one.bits for one in found.kernels if one.weights >= plan.SMALLEST} <= {2}
-    assert "NOT MET" in str(found)
+    page = write_report(found, tmp_path / "net.html", title="net").read_text()
+    assert "NOT MET" in str(found) and 'class="pick missed"' in page
 
 
 @pytest.mark.slow

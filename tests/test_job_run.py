@@ -181,6 +181,7 @@ def test_a_number_is_met_by_as_many_filters_as_it_asks_for(tmp_path):
     row = files.row_of(tmp_path / "out", "bench")
     assert row["met"] and row["bytes"] <= row["control_bytes"] / 2.5 and "; target met" in lines[-1]
     assert row["bytes"] > row["control_bytes"] / 4       # no more than it asks for
+    assert 'class="pick"' in (tmp_path / "out" / "report.html").read_text()      # not "pick missed"
 
 
 def test_a_stage_that_fails_is_passed_over(tmp_path, monkeypatch):
