@@ -30,7 +30,7 @@ def in_child(
     The child has a session of its own: the terminal's Ctrl-C is for the parent, which kills it.
 
     Raises:
-        Stopped: `stop` was set.
+        Stopped: `stop` was set, or Ctrl-C reached the child before it had its session.
         ValueError: the inputs don't fit the file.
         RuntimeError: LiteRT refuses the file, the child was killed by a signal, or took longer than `timeout` seconds.
     """
@@ -49,6 +49,8 @@ def in_child(
         if not _ended(child, timeout, stop):
             raise RuntimeError(f"{job['path']} did not finish in {timeout:.0f} s here and was ended.")
         result = Path(folder, "result.json")
+        if child.returncode == -signal.SIGINT:
+            raise Stopped
         if child.returncode < 0:
             name = signal.Signals(-child.returncode).name
             raise RuntimeError(

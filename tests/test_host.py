@@ -1,5 +1,6 @@
 """This computer as a device: real files timed in a child; crashes, refusals and bad input as clear errors."""
 
+import signal
 import subprocess
 import sys
 
@@ -75,6 +76,19 @@ def test_wrong_files_are_a_clear_error(path, tmp_path):
         host.measure(tmp_path / "cut.tflite")
     with pytest.raises(ValueError, match="threads=0"):
         host.measure(path, threads=0)
+
+
+def test_ctrl_c_that_reaches_the_child_is_no_fault_of_the_file(path, monkeypatch):
+    """It does where it comes before the child has a session of its own."""
+
+    class Hit(subprocess.Popen):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            self.send_signal(signal.SIGINT)
+
+    monkeypatch.setattr(child.subprocess, "Popen", Hit)
+    with pytest.raises(child.Stopped):
+        host.measure(path, **QUICK)
 
 
 @pytest.mark.parametrize(

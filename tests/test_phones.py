@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import time
 
 import pytest
 from emulated_phone.personalities import PIXEL, XIAOMI
@@ -86,6 +87,9 @@ def test_a_phone_that_can_not_be_used_is_a_problem_in_words_and_the_other_is_fou
             server = Server(two.address)
             server.client.disconnect(two.phones[0].address)
             two.server.connect(two.phones[0].address)
+            end = time.monotonic() + 10
+            while "unauthorized" not in [one.state for one in server.attached()] and time.monotonic() < end:
+                time.sleep(0.05)                         # offline at first: the phone has not been asked yet
         found = survey([Server(two.address)])
         assert [item.label for item in found.phones] == ["POCO F5"]
         assert len(found.problems) == 1 and words in found.problems[0]
