@@ -24,11 +24,10 @@ from tfcompress.conversion.interpreter import Runner
 from tfcompress.conversion.worker import worker
 from tfcompress.convert import convert
 from tfcompress.data_free import click
-from tfcompress.data_free.click import snr_db
 from tfcompress.flatbuffer import read
 from tfcompress.gains import payoff
 from tfcompress.inspect import inspect
-from tfcompress.measure import run
+from tfcompress.measure import run, snr_db
 
 KEPT = loaders.CACHE.parent / "one_click"
 FAMILY = "coverage "  # begins the names of keras.applications with random weights

@@ -13,7 +13,7 @@ import tfcompress
 from tfcompress.conversion import keras_model, source
 from tfcompress.conversion.interpreter import Runner
 from tfcompress.convert import TFLiteModel, convert
-from tfcompress.data_free import adapt, moments, plan, prior, ranges
+from tfcompress.data_free import adapt, choose, moments, plan, prior, ranges
 from tfcompress.data_free.equalize import equalize
 from tfcompress.data_free.expand import expand
 from tfcompress.data_free.report import write_report
@@ -125,6 +125,24 @@ def test_descent_loses_less_than_the_nearest_codes_and_codes_are_stored_as_they_
     np.testing.assert_allclose(run(integers, x)[0], run(floats, x)[0], atol=1e-5)
     noise = [np.square(run(adapt.apply(content, each), x)[0] - outputs[0]).sum() for each in (nearest, better)]
     assert noise[1] < noise[0]
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_the_kind_of_rounding_is_the_one_that_answers_inputs_best(watched, at):
+    """Answers are planted: those of one kind. Where no code moves them, nothing is descended."""
+    content, x, kernels, _, _ = watched
+    nearest = adapt.nearest(kernels, 4)
+    descended = adapt.descended(nearest)
+    kinds = [[adapt.Rounded(**{**vars(one), "shift": np.zeros_like(one.shift)}) for one in nearest], descended,
+             [adapt.Rounded(**{**vars(one), "shift": np.zeros_like(one.shift)}) for one in descended]]
+    planted = run(adapt.apply(content, kinds[at]), x)
+    near = [planted[0] + 1e-3 * normal(*planted[0].shape[1:], count=len(x))]  # exactly equal would be "not moved"
+    found = choose.better(content, nearest, {"x": x}, near, macs=1e4)
+    for one, wanted in zip(found, kinds[at], strict=True):
+        np.testing.assert_array_equal(one.codes, wanted.codes)
+        np.testing.assert_array_equal(one.shift, wanted.shift)
+    unmoved = run(adapt.apply(content, kinds[0]), x)
+    assert choose.better(content, nearest, {"x": x}, unmoved, macs=1e4) is nearest
 
 
 def test_the_plan_takes_bits_where_a_byte_costs_least():

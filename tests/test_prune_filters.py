@@ -343,13 +343,16 @@ def test_a_target_out_of_reach_is_said():
 
 
 def test_zeros_that_save_nothing_are_called_theoretical():
-    """Nine tenths zeros: same bytes; the file of half the filters is really smaller."""
+    """Nine tenths zeros: same bytes; the file of a quarter of the filters is really smaller.
+
+    All turns: on a busy computer one alone says "1.1x faster" of equal files one time in ten.
+    """
     model, small = residual_net(32), residual_net(8)
     for layer in model.layers:
         if isinstance(layer, L.Conv2D):
             layer.kernel.assign(layer.kernel * (np.random.default_rng(0).random(layer.kernel.shape) < 0.1))
     dense = convert(residual_net(32))
-    first, zeros, removed = payoff({"dense": dense, "zeros": convert(model), "removed": convert(small)}, turns=1)
+    first, zeros, removed = payoff({"dense": dense, "zeros": convert(model), "removed": convert(small)})
     assert abs(zeros.raw_bytes - first.raw_bytes) < 100 and zeros.gzip_bytes < 0.5 * first.gzip_bytes
     assert zeros.facts["pays"].startswith("theoretical: unstructured zeros: same bytes")
     assert removed.facts["pays"].startswith("real: ")

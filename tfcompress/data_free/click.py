@@ -5,8 +5,8 @@
    normalizations see what they remember.
 3. The float file runs on them: ranges of activations, second moments of what each kernel is multiplied with.
 4. Kernels are rounded to eight bits a channel so that their outputs change least, biases take back the mean of what is
-   left (Nagel et al., arXiv:1906.04721); where the target asks for fewer bytes, kernels lose bits greedily, the one
-   first that adds least noise for each byte.
+   left (Nagel et al., arXiv:1906.04721), each only where it pays (``data_free.choose``); where the target asks for
+   fewer bytes, kernels lose bits greedily, the one first that adds least noise for each byte.
 5. "fast": activations are int8, too, where batch normalizations vouch for their ranges. Else weights are stored as
    integers and computed with as floats.
 6. The file is checked on two run times with two sets of kernels, and compared with the float file.
@@ -25,7 +25,7 @@ from tfcompress.conversion.batches import save_ranges
 from tfcompress.conversion.pipeline import Pipeline
 from tfcompress.conversion.worker import worker
 from tfcompress.convert import TFLiteModel
-from tfcompress.data_free import adapt, moments, ranges
+from tfcompress.data_free import adapt, choose, moments, ranges
 from tfcompress.data_free.equalize import equalize
 from tfcompress.data_free.expand import expand
 from tfcompress.data_free.plan import plan
@@ -33,7 +33,7 @@ from tfcompress.data_free.spare import without_waste
 from tfcompress.data_free.synthesis import synthesize
 from tfcompress.flatbuffer import read
 from tfcompress.macs import file_macs
-from tfcompress.measure import run
+from tfcompress.measure import run, snr_db
 from tfcompress.pack import packing
 
 TARGETS = ("small", "fast")
@@ -187,7 +187,7 @@ class _Click:
         path, to_save = self.folder / "small.tflite", 0
         for _ in range(TRIES):
             chosen = plan(kernels, to_save)
-            rounded = adapt.descended(chosen.rounded)
+            rounded = self._better(self.content, chosen.rounded)
             path.write_bytes(adapt.stored(adapt.apply(self.content, rounded), rounded))
             excess = 0 if goal is None else path.stat().st_size - goal
             if excess <= 0 or chosen.saved < to_save:
@@ -199,13 +199,13 @@ class _Click:
         return path, "exact" if any(one.bits < 8 for one in rounded) else "exact8", rounded, excess <= 0
 
     def _fast(self, kernels):
-        rounded = adapt.descended(adapt.nearest(kernels))
+        rounded = self._better(self.content, adapt.nearest(kernels))
         made = self._quantized(self.content, rounded, self.ranges)
         if made[1] == "int8" and self.macs * len(self.wanted[0]) <= EQUALIZED:
             even, groups = equalize(self.content, self.graph, self.ranges)
             if groups:
                 watched, spans, _ = moments.observe(even, self.synthetic.inputs)
-                other = adapt.descended(adapt.nearest(watched))
+                other = self._better(even, adapt.nearest(watched))
                 tried = self._quantized(even, other, spans)
                 if tried[2] > made[2]:
                     made, rounded = tried, other
@@ -236,6 +236,12 @@ class _Click:
             self.notes.append("the first layer is float: without data the range of the inputs is a guess")
         self.notes += notes
         return path, precision, found
+
+    def _better(self, content, rounded):
+        """Better codes than the nearest, and biases for them: by descent where the inputs can be trusted."""
+        if not self._doubts(len(rounded)):
+            return adapt.descended(rounded)
+        return choose.better(content, rounded, self.synthetic.inputs, self.wanted, self.macs)
 
     def _doubts(self, kernels):
         """Why ranges of activations can't be trusted; "" where they can."""
@@ -278,20 +284,6 @@ def times(before, after):
     ('4.00x smaller', '1.09x larger')
     """
     return f"{before / after:.2f}x smaller" if after <= before else f"{after / before:.2f}x larger"
-
-
-def snr_db(got, wanted):
-    """10 log10(signal / noise) of the output that came out worst; 120 at most.
-
-    >>> round(snr_db([np.array([1.1, 2.0])], [np.array([1.0, 2.0])]), 1)
-    27.0
-    """
-    found = []
-    for mine, signal in zip(got, wanted, strict=True):
-        signal = np.asarray(signal, np.float64)
-        noise, power = float(((mine - signal) ** 2).sum()), float((signal**2).sum())
-        found.append(10 * np.log10(power / noise) if noise and power else 120.0)
-    return float(min([*found, 120.0]))
 
 
 def _top1(got, wanted):
