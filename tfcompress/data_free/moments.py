@@ -166,28 +166,34 @@ def _patches(values, op, shape, most):
     steps = (options.strideH, options.strideW)
     dilation = (options.dilationHFactor, options.dilationWFactor)
     reach = [(size - 1) * gap + 1 for size, gap in zip((height, width), dilation, strict=True)]
-    padded, sizes = _padded(values, steps, reach, options.padding == schema.Padding.SAME)
+    sides, sizes = _sides(values.shape[1:3], steps, reach, options.padding == schema.Padding.SAME)
     total = len(values) * sizes[0] * sizes[1]
     if not total:
         return np.zeros((0, height * width, values.shape[-1]), "float32")
     chosen = np.arange(total) if total <= most else np.sort(random.choice(total, most, replace=False))
     sample, row, column = np.unravel_index(chosen, (len(values), *sizes))
-    row, column = row * steps[0], column * steps[1]
-    parts = [padded[sample, row + y * dilation[0], column + x * dilation[1]]
+    row, column = row * steps[0] - sides[0], column * steps[1] - sides[1]
+    parts = [_pixels(values, sample, row + y * dilation[0], column + x * dilation[1])
              for y in range(height) for x in range(width)]
     return np.stack(parts, axis=1)
 
 
-def _padded(values, steps, reach, same):
-    """``(values with zeros around them, positions along each axis)``."""
+def _sides(shape, steps, reach, same):
+    """``(rows above and columns before that are zeros, positions along each axis)``."""
     sides, sizes = [], []
-    for axis, (step, far) in enumerate(zip(steps, reach, strict=True)):
-        length = values.shape[1 + axis]
+    for length, step, far in zip(shape, steps, reach, strict=True):
         size = -(-length // step) if same else max(0, (length - far) // step + 1)
-        missing = max(0, (size - 1) * step + far - length) if same else 0
-        sides.append((missing // 2, missing - missing // 2))
+        sides.append(max(0, (size - 1) * step + far - length) // 2 if same else 0)
         sizes.append(size)
-    return np.pad(values, [(0, 0), *sides, (0, 0)]), tuple(sizes)
+    return sides, tuple(sizes)
+
+
+def _pixels(values, sample, row, column):
+    """Pixels, zeros where there are none."""
+    inside = (row >= 0) & (row < values.shape[1]) & (column >= 0) & (column < values.shape[2])
+    found = values[sample, np.clip(row, 0, values.shape[1] - 1), np.clip(column, 0, values.shape[2] - 1)]
+    found[~inside] = 0
+    return found
 
 
 def without_features(kernels, graph):
