@@ -121,7 +121,7 @@ def test_descent_loses_less_than_the_nearest_codes_and_codes_are_stored_as_they_
     nearest = adapt.nearest(kernels, 4)
     better = adapt.descended(nearest)
     assert sum(one.error for one in better) < 0.9 * sum(one.error for one in nearest)
-    floats, integers = adapt.apply(content, better), adapt.stored(adapt.apply(content, better), better)
+    floats, integers = adapt.apply(content, better), adapt.stored(content, better)
     np.testing.assert_allclose(run(integers, x)[0], run(floats, x)[0], atol=1e-5)
     noise = [np.square(run(adapt.apply(content, each), x)[0] - outputs[0]).sum() for each in (nearest, better)]
     assert noise[1] < noise[0]

@@ -104,6 +104,19 @@ def _power(weights, second):
 def apply(content, rounded):
     """The float file with these weights, each ``code * scale``, and biases that take the mean errors back."""
     model = read(content)
+    _put(model, rounded)
+    return write(model)
+
+
+def stored(content, rounded):
+    """The file of ``apply`` with the codes in place of the floats: DEQUANTIZE makes them floats when it runs."""
+    model = read(content)
+    _put(model, rounded)
+    exact.store(model, {one.kernel.tensor.buffer: _codes(one) for one in rounded})
+    return write(model)
+
+
+def _put(model, rounded):
     uses = [index for op in model.subgraphs[0].operators for index in op.inputs]
     for one in rounded:
         values = back(one.codes * one.scales[:, None], one.kernel.op, one.kernel.tensor.shape)
@@ -112,14 +125,6 @@ def apply(content, rounded):
             op = model.subgraphs[0].operators[user]
             if len(op.inputs) > 2 and op.inputs[2] >= 0 and np.abs(one.shift).max(initial=0):
                 _correct(model, op, one.shift, uses.count(op.inputs[2]) > 1)
-    return write(model)
-
-
-def stored(content, rounded):
-    """The file of ``apply`` with the codes in place of the floats: DEQUANTIZE makes them floats when it runs."""
-    model = read(content)
-    exact.store(model, {one.kernel.tensor.buffer: _codes(one) for one in rounded})
-    return write(model)
 
 
 def _codes(one):

@@ -162,7 +162,7 @@ class _Click:
                    "its weights are so few that scales and operations that unpack them take more")
             self.notes.append(f"the file is not smaller than the one given: {why}; packed it takes {len(packed):,}")
             met = met and self.target == "fast"
-        got = run(content, inputs, threads=2)
+        got = self._timed("compare", run, content, inputs, threads=2)
         return OneClick(TFLiteModel(content, precision, report, dict(self.seconds)), packed, self.target, met,
                         self.float_bytes, self.macs, tuple(rounded), self.synthetic, snr_db(got, self.wanted),
                         _top1(got, self.wanted), self.seconds, tuple(dict.fromkeys(self.notes)))
@@ -188,7 +188,7 @@ class _Click:
         for _ in range(TRIES):
             chosen = plan(kernels, to_save)
             rounded = self._better(self.content, chosen.rounded)
-            path.write_bytes(adapt.stored(adapt.apply(self.content, rounded), rounded))
+            path.write_bytes(adapt.stored(self.content, rounded))
             excess = 0 if goal is None else path.stat().st_size - goal
             if excess <= 0 or chosen.saved < to_save:
                 break
