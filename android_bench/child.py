@@ -59,6 +59,8 @@ def in_child(
             )
         if child.returncode or not result.exists():
             last = Path(folder, "stderr").read_text(errors="replace").strip().splitlines()[-1:] or ["no message"]
+            if last[0].startswith("KeyboardInterrupt"):  # it came while Python itself started: then it ends with 1
+                raise Stopped
             raise RuntimeError(f"The child that runs {job['path']} ended with code {child.returncode}: {last[0]}")
         found = json.loads(result.read_text())
         left = Path(folder, "outputs.npz")
