@@ -2,6 +2,7 @@
 
 import inspect as python_inspect
 import itertools
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -102,10 +103,13 @@ def conv_net_of(content):
 def test_biases_take_back_the_mean_of_what_rounding_does(watched):
     content, x, kernels, _, _ = watched
     found = adapt.nearest(kernels, 4)[:1]
-    uncorrected = [adapt.Rounded(**{**vars(one), "shift": np.zeros_like(one.shift)}) for one in found]
     off = [np.abs(mean_of_first(adapt.apply(content, each), x) - mean_of_first(content, x)).max()
-           for each in (uncorrected, found)]
+           for each in (uncorrected(found), found)]
     assert off[1] < 1e-5 < off[0]
+
+
+def uncorrected(found):
+    return [replace(one, shift=np.zeros_like(one.shift)) for one in found]
 
 
 def mean_of_first(content, x):
@@ -133,8 +137,7 @@ def test_the_kind_of_rounding_is_the_one_that_answers_inputs_best(watched, at):
     content, x, kernels, _, _ = watched
     nearest = adapt.nearest(kernels, 4)
     descended = adapt.descended(nearest)
-    kinds = [[adapt.Rounded(**{**vars(one), "shift": np.zeros_like(one.shift)}) for one in nearest], descended,
-             [adapt.Rounded(**{**vars(one), "shift": np.zeros_like(one.shift)}) for one in descended]]
+    kinds = [uncorrected(nearest), descended, uncorrected(descended)]
     planted = run(adapt.apply(content, kinds[at]), x)
     near = [planted[0] + 1e-3 * normal(*planted[0].shape[1:], count=len(x))]  # exactly equal would be "not moved"
     found = choose.better(content, nearest, {"x": x}, near, macs=1e4)

@@ -345,7 +345,7 @@ def test_a_target_out_of_reach_is_said():
 def test_zeros_that_save_nothing_are_called_theoretical():
     """Nine tenths zeros: same bytes; the file of a quarter of the filters is really smaller.
 
-    All turns: on a busy computer one alone says "1.1x faster" of equal files one time in ten.
+    All turns: on a busy computer one alone may call equal files "1.1x faster".
     """
     model, small = residual_net(32), residual_net(8)
     for layer in model.layers:

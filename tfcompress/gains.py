@@ -24,7 +24,7 @@ def payoff(files, *, device="host", turns=15):
         device: ``"host"`` (this computer, LiteRT with XNNPACK, one thread), or the serial number of a phone that
             ``android-bench devices`` lists (``$ANDROID_BENCH_BINARY`` names its benchmark_model).
         turns: of .02 s, in which each file is timed on this computer beside the first: ``android_bench.side_by_side``.
-            One alone says "1.1x faster" of equal files one time in ten where the computer is busy, 15 never in 25.
+            One alone may call equal files "1.1x faster" where the computer is busy.
 
     Returns:
         A list of ``android_bench.result.Result`` rows.

@@ -5,8 +5,9 @@
    normalizations see what they remember.
 3. The float file runs on them: ranges of activations, second moments of what each kernel is multiplied with.
 4. Kernels are rounded to eight bits a channel so that their outputs change least, biases take back the mean of what is
-   left (Nagel et al., arXiv:1906.04721), each only where it pays (``data_free.choose``); where the target asks for
-   fewer bytes, kernels lose bits greedily, the one first that adds least noise for each byte.
+   left (Nagel et al., arXiv:1906.04721); where nothing vouches for the inputs, each only where it pays
+   (``data_free.choose``). Where the target asks for fewer bytes, kernels lose bits greedily, the one first that adds
+   least noise for each byte.
 5. "fast": activations are int8, too, where batch normalizations vouch for their ranges. Else weights are stored as
    integers and computed with as floats.
 6. The file is checked on two run times with two sets of kernels, and compared with the float file.
@@ -38,7 +39,6 @@ from tfcompress.pack import packing
 
 TARGETS = ("small", "fast")
 LEAST_DB = 12.0  # of an int8 file against the float file, on synthetic inputs; below it activations stay float
-TRUSTED = 0.6  # nats a channel between synthetic inputs and what is remembered; real inputs have .2 to .5
 TRIES = 4  # files made on the way to a number of bytes
 EQUALIZED = 1e9  # multiply-accumulates of all inputs together up to which equalization is tried beside plain kernels
 
@@ -216,7 +216,7 @@ class _Click:
         """``(path, precision, dB)``: static int8 where it is good enough on synthetic inputs, else dynamic."""
         adapted = self.folder / "adapted.tflite"
         adapted.write_bytes(adapt.apply(content, rounded))
-        doubts = self._doubts(len(rounded))
+        doubts = self.synthetic.doubts(len(rounded))
         ways = ("dynamic",) if doubts else ("int8", "dynamic")
         kept = [] if self.synthetic.given else ranges.first_operations(self.graph)
         for precision in ways:
@@ -239,18 +239,9 @@ class _Click:
 
     def _better(self, content, rounded):
         """Better codes than the nearest, and biases for them: by descent where the inputs can be trusted."""
-        if not self._doubts(len(rounded)):
+        if not self.synthetic.doubts(len(rounded)):
             return adapt.descended(rounded)
         return choose.better(content, rounded, self.synthetic.inputs, self.wanted, self.macs)
-
-    def _doubts(self, kernels):
-        """Why ranges of activations can't be trusted; "" where they can."""
-        norms = self.synthetic.norms
-        if not norms or 2 * norms < kernels:
-            return f"{norms} batch normalizations tell too little about {kernels} kernels"
-        if not self.synthetic.after < TRUSTED:
-            return f"the batch normalizations remember other inputs (divergence {self.synthetic.after:.2f})"
-        return ""
 
     def _gate(self, path, precision):
         few = {name: array[: gate.AT_ONCE] for name, array in self.synthetic.inputs.items()}

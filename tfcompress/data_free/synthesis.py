@@ -21,6 +21,7 @@ FEW = 2  # inputs that a range is judged by
 STEPS = 4, 12
 LAYERS = 300  # of a model whose gradient is made; it takes seconds to trace more
 EPSILON = 1e-3
+TRUSTED = 0.6  # nats a channel between synthetic inputs and what is remembered; real inputs have .2 to .5
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,14 @@ class Synthetic:
     before: float | None = None
     after: float | None = None
     given: bool = False
+
+    def doubts(self, kernels):
+        """Why what so many kernels see of these inputs can't be trusted; "" where it can."""
+        if not self.norms or 2 * self.norms < kernels:
+            return f"{self.norms} batch normalizations tell too little about {kernels} kernels"
+        if not self.after < TRUSTED:
+            return f"the batch normalizations remember other inputs (divergence {self.after:.2f})"
+        return ""
 
     def __str__(self):
         size = len(next(iter(self.inputs.values())))
